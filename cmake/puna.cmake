@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+# Build rules shared by every folder: one library, one test program and any fuzz targets per folder.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+find_package(Threads REQUIRED)
+find_package(Boost 1.81 REQUIRED COMPONENTS json)
+find_package(OpenSSL 3.0 REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(fmt REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+
+add_library(puna_options INTERFACE)
+target_include_directories(puna_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+# -ffp-contract=off: the compiler may not fuse a*b+c, so scalar code gives the same bits everywhere.
+target_compile_options(puna_options INTERFACE
+  -Wall -Wextra -Wconversion -Wshadow -Wnon-virtual-dtor -Werror -ffp-contract=off)
+target_link_libraries(puna_options INTERFACE Threads::Threads)
+if(PUNA_SANITIZE)
+  add_compile_options(-fsanitize=${PUNA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${PUNA_SANITIZE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    add_compile_options(-Wno-error=maybe-uninitialized -Wno-error=tsan)
+  endif()
+endif()
+
+# puna_library(NAME SRCS a.cc ... DEPS folder ... [PRIVATE_DEPS lib ...]) -> target puna_NAME
+function(puna_library name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(puna_${name} STATIC ${ARG_SRCS})
+  target_link_libraries(puna_${name} PUBLIC puna_options ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+endfunction()
+
+# puna_test(NAME SRCS a_test.cc ... DEPS lib ... [LABELS fast|slow]) -> program NAME_test, each case a CTest case.
+function(puna_test name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS;LABELS" ${ARGN})
+  if(NOT PUNA_TESTS)
+    return()
+  endif()
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS fast)
+  endif()
+  find_package(GTest REQUIRED)
+  add_executable(${name}_test ${ARG_SRCS})
+  target_link_libraries(${name}_test PRIVATE ${ARG_DEPS} puna_options GTest::gtest GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name}_test PRIVATE
+    PUNA_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden" PUNA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  include(GoogleTest)
+  gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 300)
+endfunction()
+
+# puna_fuzz(NAME SRCS a_fuzz.cc DEPS lib ...) -> program NAME_fuzz; seeds in tests/fuzz/corpus/NAME.
+# Each target also runs for PUNA_FUZZ_SECONDS as a CTest case with the label fuzz.
+set(PUNA_FUZZ_SECONDS 10 CACHE STRING "How long each fuzz target runs in the test suite")
+function(puna_fuzz name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  if(NOT PUNA_FUZZ)
+    return()
+  endif()
+  add_executable(${name}_fuzz ${ARG_SRCS})
+  target_link_libraries(${name}_fuzz PRIVATE ${ARG_DEPS} puna_options)
+  target_link_options(${name}_fuzz PRIVATE -fsanitize=fuzzer)
+  set(scratch ${CMAKE_BINARY_DIR}/fuzz_corpus/${name})
+  file(MAKE_DIRECTORY ${scratch})
+  add_test(NAME fuzz.${name} COMMAND ${name}_fuzz -max_total_time=${PUNA_FUZZ_SECONDS} -timeout=10
+    -rss_limit_mb=2048 -print_final_stats=1 ${scratch} ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
+  set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 300)
+endfunction()
+
+enable_testing()

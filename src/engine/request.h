@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a client asks of the engine, and how the answer comes back. A Request is built by an I/O thread,
+// moved to the engine thread, and never changed after that. Its RequestChannel carries the tokens back:
+// written by the engine thread only, read by one I/O thread only, sized at submission so that the engine
+// never waits for a slow reader.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "model/tokenizer.h"
+
+namespace puna::engine {
+
+using model::TokenId;
+
+inline constexpr int kMaxTopLogprobs = 20;   // OpenAI's limit
+inline constexpr int kMaxStopStrings = 16;
+inline constexpr int kMaxLogitBias = 1024;
+inline constexpr int kMaxChoices = 128;      // n
+
+// Ranges are checked where requests are parsed (api) and CHECKed by the sampler.
+struct SamplingParams {
+  float temperature = 1.0F;         // [0, 100]; 0 is greedy
+  int32_t top_k = 0;                // 0: off
+  float top_p = 1.0F;               // (0, 1]
+  float min_p = 0.0F;               // [0, 1]
+  float repetition_penalty = 1.0F;  // (0, 10]; over prompt and output
+  float frequency_penalty = 0.0F;   // [-2, 2]; over output
+  float presence_penalty = 0.0F;    // [-2, 2]; over output
+  std::vector<std::pair<TokenId, float>> logit_bias;  // [-100, 100] each
+  uint64_t seed = 0;                // the RNG is keyed by (seed, position)
+  // -1: none. Else the sampled token's logprob and this many alternatives, of the distribution before
+  // temperature and truncation, as OpenAI and vLLM report it.
+  int32_t top_logprobs = -1;
+};
+
+struct StopRules {
+  int32_t max_tokens = 16;
+  int32_t min_tokens = 0;               // end-of-generation tokens are not sampled before
+  std::vector<TokenId> stop_token_ids;  // besides the model's own
+  std::vector<std::string> stop_strings;
+  bool ignore_eos = false;
+};
+
+struct Request {
+  std::string id;                  // for logs
+  std::vector<TokenId> prompt;     // not empty
+  SamplingParams sampling;
+  StopRules stop;
+  uint64_t cache_salt = 0;         // prefix-cache tenant; requests share blocks only under the same salt
+};
+
+enum class FinishReason : uint8_t {
+  kNone,       // still running
+  kStop,       // end of generation, stop token or stop string
+  kLength,     // max_tokens or the model's context
+  kCancelled,  // the client left
+  kError,      // the engine stopped (shutdown past the drain timeout)
+};
+
+struct TokenLogprob {
+  TokenId token = -1;
+  float logprob = 0.0F;
+};
+
+// One generated token, or the end without one (token = -1).
+struct TokenEvent {
+  TokenId token = -1;
+  float logprob = 0.0F;
+  FinishReason finish = FinishReason::kNone;
+  int8_t num_top = 0;  // entries in the channel's top-logprob table for this event
+};
+
+// Wakes the reader of channels: called by the engine thread at most once per step and Waker, after the
+// step's events are visible. Must not block or allocate. The API's writes to an eventfd.
+class Waker {
+ public:
+  virtual ~Waker() = default;
+  virtual void wake() noexcept = 0;
+};
+
+// Facts about a finished or running request, for usage and metrics. Written by the engine thread
+// before the event that makes them interesting (release), read after it (acquire).
+struct RequestFacts {
+  int32_t cached_prompt_tokens = 0;
+  TimeNs submitted_ns = 0;
+  TimeNs first_scheduled_ns = 0;
+  TimeNs first_token_ns = 0;
+  TimeNs finished_ns = 0;
+  int32_t preemptions = 0;
+};
+
+// Single producer (engine), single consumer (I/O). Holds max_tokens + 1 events: push can't fail.
+class RequestChannel {
+ public:
+  RequestChannel(int32_t max_events, int32_t top_logprobs, Waker* waker)
+      : events_(static_cast<size_t>(max_events)),
+        top_(top_logprobs > 0 ? static_cast<size_t>(max_events) * static_cast<size_t>(top_logprobs) : 0),
+        top_per_event_(top_logprobs > 0 ? static_cast<size_t>(top_logprobs) : 0),
+        waker_(waker) {}
+
+  // Engine thread. `top` has event.num_top entries.
+  void push(const TokenEvent& event, const TokenLogprob* top) {
+    const size_t index = written_.load(std::memory_order_relaxed);
+    CHECK_LT(index, events_.size());
+    events_[index] = event;
+    for (size_t i = 0; i < static_cast<size_t>(event.num_top); ++i) {
+      top_[index * top_per_event_ + i] = top[i];
+    }
+    written_.store(index + 1, std::memory_order_release);
+  }
+  RequestFacts& facts() { return facts_; }  // also I/O thread, after it saw an event
+  Waker* waker() const { return waker_; }
+
+  // I/O thread. The next unread event, or null; its alternatives until the next call.
+  const TokenEvent* next() {
+    if (read_ == written_.load(std::memory_order_acquire)) return nullptr;
+    return &events_[read_++];
+  }
+  const TokenLogprob* top_of_last() const { return top_.data() + (read_ - 1) * top_per_event_; }
+
+  // Any thread: the engine stops working on the request within one step and pushes kCancelled.
+  void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+
+  size_t bytes() const { return events_.size() * sizeof(TokenEvent) + top_.size() * sizeof(TokenLogprob); }
+
+ private:
+  std::vector<TokenEvent> events_;
+  std::vector<TokenLogprob> top_;
+  size_t top_per_event_;
+  Waker* waker_;
+  RequestFacts facts_;
+  size_t read_ = 0;
+  std::atomic<size_t> written_{0};
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace puna::engine
