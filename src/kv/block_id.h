@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// KV memory is paged: a block holds the keys and values of kBlockTokens consecutive positions of one
-// sequence, for all layers. Everyone but the backend knows a block by its id only.
+// KV memory is paged: a block holds the keys and values of kBlockTokens consecutive positions of
+// one sequence, for all layers. Everyone but the backend knows a block by its id only.
 #pragma once
 
 #include <cstdint>
