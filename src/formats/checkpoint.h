@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A model on disk, whatever its format: a GGUF file (the first shard names the others) or a Hugging
-// Face folder (config.json + safetensors). Gives the ModelSpec and each weight by its role; the bytes
-// stay in the mapped files, which the Checkpoint owns. Immutable after open, so any thread may read it.
+// Face folder (config.json + safetensors). Gives the ModelSpec and each weight by its role; the
+// bytes stay in the mapped files, which the Checkpoint owns. Immutable after open, so any thread
+// may read it.
 //
 //   ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open("model.gguf"));
 //   const TensorView& q = checkpoint.tensor({WeightRole::kAttnQ, /*layer=*/0});
@@ -54,8 +55,8 @@ struct TensorView {
 
 // Where the tokenizer and the chat template come from; read by model/tokenizer.h.
 struct TokenizerSource {
-  const GgufFile* gguf = nullptr;   // a GGUF model, else
-  std::string folder;               // a Hugging Face folder: tokenizer.json or tokenizer.model inside
+  const GgufFile* gguf = nullptr;  // a GGUF model, else
+  std::string folder;  // a Hugging Face folder: tokenizer.json or tokenizer.model inside
 };
 
 class Checkpoint {
@@ -63,6 +64,9 @@ class Checkpoint {
   // Opens and validates `path`: every weight of the spec is present with the right shape, or the
   // error names the file and what is wrong with it.
   static Result<Checkpoint> open(const std::string& path);
+  // The same from a GGUF file that is open already, or parsed from bytes that outlive the
+  // Checkpoint.
+  static Result<Checkpoint> from_gguf(GgufFile file);
 
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -75,8 +79,9 @@ class Checkpoint {
   // The roles a spec needs are always there after open (CHECKed).
   const TensorView& tensor(WeightId id) const;
 
-  uint64_t weight_bytes() const;      // of all tensors in the file
-  std::string_view type_summary() const;  // "Q4_1" or "Q4_K + Q6_K": the types of the matrices, most bytes first
+  uint64_t weight_bytes() const;  // of all tensors in the file
+  std::string_view type_summary()
+      const;  // "Q4_1" or "Q4_K + Q6_K": the types of the matrices, most bytes first
 
   // Tells the kernel that the pages of `tensor` are no longer needed (after packing copied them).
   void drop_pages(const TensorView& tensor) const;

@@ -25,8 +25,19 @@ namespace puna::formats {
 
 // GGUF's metadata value types, by their ids in the file.
 enum class GgufValueType : uint32_t {
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7,
-  kString = 8, kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12,
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
 };
 
 struct GgufArray;
@@ -35,8 +46,8 @@ using GgufScalar = std::variant<uint64_t, int64_t, double, bool, std::string_vie
 
 struct GgufArray {
   GgufValueType element_type = GgufValueType::kU8;
-  std::vector<GgufScalar> values;       // for scalar element types
-  std::vector<GgufArray> nested;        // for arrays of arrays
+  std::vector<GgufScalar> values;  // for scalar element types
+  std::vector<GgufArray> nested;   // for arrays of arrays
 };
 
 struct GgufValue {
@@ -47,9 +58,9 @@ struct GgufValue {
 struct GgufTensor {
   std::string_view name;
   TensorType type = TensorType::kF32;
-  std::vector<uint64_t> dims;            // dims[0] is contiguous, as in the file
+  std::vector<uint64_t> dims;  // dims[0] is contiguous, as in the file
   std::span<const std::byte> data;
-  size_t shard = 0;                      // which file holds it
+  size_t shard = 0;  // which file holds it
 };
 
 class GgufFile {
@@ -65,7 +76,7 @@ class GgufFile {
 
   const std::string& path() const { return path_; }
   uint32_t alignment() const { return alignment_; }
-  uint64_t file_bytes() const { return file_bytes_; }   // all shards
+  uint64_t file_bytes() const { return file_bytes_; }  // all shards
   std::span<const MappedFile> shards() const { return shards_; }
 
   // Metadata of the first shard, sorted by key.
@@ -74,7 +85,7 @@ class GgufFile {
   // The value when the key exists and has a fitting type (any integer type for integers).
   std::optional<uint64_t> get_u64(std::string_view key) const;
   std::optional<int64_t> get_i64(std::string_view key) const;
-  std::optional<double> get_f64(std::string_view key) const;      // floats and integers
+  std::optional<double> get_f64(std::string_view key) const;  // floats and integers
   std::optional<bool> get_bool(std::string_view key) const;
   std::optional<std::string_view> get_string(std::string_view key) const;
   const GgufArray* get_array(std::string_view key) const;

@@ -23,24 +23,25 @@ struct RopeScaling {
 };
 
 struct ModelSpec {
-  std::string architecture;         // "llama"
-  std::string name;                 // human name, may be empty
+  std::string architecture;  // "llama"
+  std::string name;          // human name, may be empty
   int32_t num_layers = 0;
   int32_t hidden_size = 0;
   int32_t intermediate_size = 0;
   int32_t num_heads = 0;
-  int32_t num_kv_heads = 0;         // divides num_heads
-  int32_t head_dim = 0;             // even
+  int32_t num_kv_heads = 0;  // divides num_heads
+  int32_t head_dim = 0;      // even
   int32_t vocab_size = 0;
-  int32_t max_position = 0;         // trained context, tokens
+  int32_t max_position = 0;  // trained context, tokens
   float rms_norm_eps = 1e-5F;
   double rope_theta = 10000.0;
-  bool tied_head = false;           // the output head is the token embedding
+  bool tied_head = false;  // the output head is the token embedding
   RopeLayout rope_layout = RopeLayout::kHalfSplit;
-  // head_dim / 2 divisors of the rotation frequencies: all 1 without scaling; from rope_freqs.weight
-  // or computed from RopeScaling otherwise.
+  // head_dim / 2 divisors of the rotation frequencies: all 1 without scaling; from
+  // rope_freqs.weight or computed from RopeScaling otherwise.
   std::vector<float> rope_divisors;
-  std::vector<int32_t> eos_token_ids;  // from generation_config.json / config.json; GGUF: from the tokenizer keys
+  std::vector<int32_t>
+      eos_token_ids;  // from generation_config.json / config.json; GGUF: from the tokenizer keys
 
   int32_t q_size() const { return num_heads * head_dim; }
   int32_t kv_size() const { return num_kv_heads * head_dim; }

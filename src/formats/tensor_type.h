@@ -30,9 +30,9 @@ enum class TensorType : uint32_t {
 
 struct TensorTypeInfo {
   TensorType type;
-  std::string_view name;       // "Q4_K", as GGUF tools print it
-  uint32_t block_elements;     // elements per block, 1 for plain floats
-  uint32_t block_bytes;        // bytes per block
+  std::string_view name;    // "Q4_K", as GGUF tools print it
+  uint32_t block_elements;  // elements per block, 1 for plain floats
+  uint32_t block_bytes;     // bytes per block
 };
 
 // Null when Puna does not read the type.
