@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// An error as an OpenAI client understands it: status, message, type, param and code.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "api/http_message.h"
+#include "base/result.h"
+#include "engine/engine.h"
+
+namespace puna::api {
+
+struct ApiError {
+  int status = 400;
+  std::string message;
+  std::string param;      // the field at fault; empty: null
+  std::string_view code;  // empty: null
+  // Only for refusals that may pass later:
+  double retry_after_s = 0.0;
+  int64_t tokens_ahead = -1;
+};
+
+// Nothing, or what is wrong.
+using MaybeError = std::optional<ApiError>;
+
+ApiError bad_field(std::string_view field, std::string_view code, std::string message);
+ApiError from_error(const Error& error);
+ApiError from_refusal(const engine::Refusal& refusal);
+
+// {"error":{"message":…,"type":…,"param":…,"code":…}}
+std::string error_json(const ApiError& error);
+HttpResponse error_response(const ApiError& error);
+
+}  // namespace puna::api

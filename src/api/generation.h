@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// One call that generates text: its choices' channels, read into OpenAI's answer. Streaming and not
+// read the same events through the same code, so the pieces of a stream joined are the whole
+// answer. Made on any thread; submit(), poll() and cancel() belong to the connection's I/O thread.
+//
+//   Generation generation(model, request, prompts, options);
+//   if (auto error = generation.submit(waker)) return error_response(*error);
+//   while (!generation.poll(out)) { write(out); wait for the waker; }
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "api/api_request.h"
+#include "api/logprob_text.h"
+#include "api/prompt_builder.h"
+#include "api/response_writer.h"
+#include "api/server.h"
+#include "engine/engine.h"
+#include "model/text_stream.h"
+
+namespace puna::api {
+
+class Generation {
+ public:
+  struct Options {
+    std::string id;           // of the engine's requests, for logs
+    std::string fingerprint;  // system_fingerprint
+    uint64_t drawn_seed = 0;  // when the client gave none
+    uint64_t cache_salt = 0;
+  };
+  Generation(const ServedModel& model, ApiRequest request, std::vector<TokenPrompt> prompts,
+             const Options& options);
+  // Cancels what still runs.
+  ~Generation();
+  Generation(const Generation&) = delete;
+  Generation& operator=(const Generation&) = delete;
+
+  // Hands the choices to the engine. An error is the whole answer.
+  MaybeError submit(engine::Waker* waker);
+
+  bool streaming() const { return request_.stream; }
+  // Reads what the engine made since the last call. A stream's events are appended to `out`, its
+  // end (usage, [DONE]) included. True when every choice has ended.
+  bool poll(std::string& out);
+  // After poll() gave true, when not streaming: the whole answer, or the error that ended it.
+  HttpResponse take_response();
+  void cancel();
+
+ private:
+  struct Choice;
+  void read_event(Choice& choice, const engine::TokenEvent& event);
+  void emit_chunk(Choice& choice, std::string& out);
+  void finish_stream(std::string& out);
+  bool is_stop_token(TokenId token) const;
+  Usage usage() const;
+
+  const ServedModel* model_;
+  ApiRequest request_;
+  ResponseWriter writer_;
+  std::vector<engine::Request> engine_requests_;  // until submit()
+  std::vector<std::unique_ptr<Choice>> choices_;
+  int64_t prompt_tokens_ = 0;
+  size_t unfinished_ = 0;
+  MaybeError failure_;
+};
+
+}  // namespace puna::api

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/service.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "api/json_text.h"
+#include "api/metrics_text.h"
+
+namespace puna::api {
+namespace {
+
+constexpr std::string_view kModelPrefix = "/v1/models/";
+
+// Which build, model and vocabulary answered: a changed fingerprint explains a changed answer.
+std::string make_fingerprint(const ServedModel& model) {
+  uint64_t hash = mix_seed(static_cast<uint64_t>(model.tokenizer->vocab_size()));
+  for (const char c : model.build + "/" + model.names.front()) {
+    hash = mix_seed(hash ^ static_cast<uint8_t>(c));
+  }
+  return fmt::format("fp_{:016x}", hash);
+}
+
+HttpResponse json_response(std::string body) {
+  HttpResponse response;
+  response.body = std::move(body);
+  return response;
+}
+
+ApiError no_such_model(std::string_view name) {
+  return {.status = 404,
+          .message = fmt::format("The model `{}` does not exist; see /v1/models", name),
+          .param = "model",
+          .code = "model_not_found"};
+}
+
+}  // namespace
+
+struct Service::Route {
+  std::string_view path;
+  Action action;
+  bool post;
+  bool open;   // needs no key
+  bool admin;  // also on the admin listener
+};
+
+const Service::Route* Service::find_route(std::string_view path) {
+  static constexpr Route kRoutes[] = {
+      {"/v1/chat/completions", Action::kChat, true, false, false},
+      {"/v1/completions", Action::kCompletions, true, false, false},
+      {"/tokenize", Action::kTokenize, true, false, false},
+      {"/detokenize", Action::kDetokenize, true, false, false},
+      {"/v1/models", Action::kModels, false, false, false},
+      {"/health", Action::kHealth, false, true, true},
+      {"/ping", Action::kHealth, false, true, true},
+      {"/ready", Action::kReady, false, true, true},
+      {"/version", Action::kVersion, false, true, true},
+      {"/metrics", Action::kMetrics, false, false, true},
+  };
+  static constexpr Route kModelRoute = {kModelPrefix, Action::kModel, false, false, false};
+  for (const Route& route : kRoutes) {
+    if (route.path == path) return &route;
+  }
+  return path.starts_with(kModelPrefix) ? &kModelRoute : nullptr;
+}
+
+Service::Service(const ServedModel& model, const ServerConfig& config, ServerStatus& status,
+                 Side side)
+    : model_(model),
+      side_(side),
+      keys_(config.api_keys),
+      created_s_(static_cast<int64_t>(std::time(nullptr))),
+      fingerprint_(make_fingerprint(model)),
+      status_(&status) {}
+
+std::optional<HttpResponse> Service::refuse_head(const HttpRequest& request) const {
+  const Route* route = find_route(request.path);
+  if (side_ == Side::kAdmin && route != nullptr && !route->admin) route = nullptr;
+  // Deny by default: without a key nobody learns which paths exist.
+  const bool open = side_ == Side::kAdmin || (route != nullptr && route->open);
+  if (!open && !keys_.tenant(request.header("authorization"))) {
+    return error_response({.status = 401,
+                           .message = request.header("authorization").empty()
+                                          ? "You didn't provide an API key. Send it as "
+                                            "\"Authorization: Bearer KEY\"."
+                                          : "Incorrect API key provided.",
+                           .param = {},
+                           .code = "invalid_api_key"});
+  }
+  if (route == nullptr) {
+    return error_response(
+        {.status = 404,
+         .message = fmt::format("Unknown path: {} {}", request.method, request.path),
+         .param = {},
+         .code = "unknown_url"});
+  }
+  const bool fits =
+      route->post ? request.method == "POST" : request.method == "GET" || request.method == "HEAD";
+  if (!fits) {
+    HttpResponse response =
+        error_response({.status = 405,
+                        .message = fmt::format("{} takes {}, not {}", route->path,
+                                               route->post ? "POST" : "GET", request.method),
+                        .param = {},
+                        .code = "method_not_allowed"});
+    response.headers.emplace_back("Allow", route->post ? "POST" : "GET, HEAD");
+    return response;
+  }
+  if (route->post && (status_->draining.load() || model_.engine->draining())) {
+    return error_response({.status = 503,
+                           .message = "The server is shutting down and takes no new requests.",
+                           .param = {},
+                           .code = "server_draining",
+                           .retry_after_s = 1.0});
+  }
+  return std::nullopt;
+}
+
+Answer Service::answer(const HttpRequest& request) const {
+  const Route* route = find_route(request.path);
+  CHECK(route != nullptr);
+  switch (route->action) {
+    case Action::kChat:
+      return generate(Endpoint::kChat, request);
+    case Action::kCompletions:
+      return generate(Endpoint::kCompletions, request);
+    case Action::kTokenize:
+      return {tokenize(request), nullptr};
+    case Action::kDetokenize:
+      return {detokenize(request), nullptr};
+    default:
+      return {answer_get(route->action, request), nullptr};
+  }
+}
+
+HttpResponse Service::answer_get(Action action, const HttpRequest& request) const {
+  switch (action) {
+    case Action::kModels:
+      return models();
+    case Action::kModel:
+      return one_model(std::string_view(request.path).substr(kModelPrefix.size()));
+    case Action::kHealth:
+      return health(/*for_traffic=*/false);
+    case Action::kReady:
+      return health(/*for_traffic=*/true);
+    case Action::kVersion:
+      return json_response(fmt::format(R"({{"version":{}}})", json_string(model_.build)));
+    default:
+      break;
+  }
+  HttpResponse response;
+  response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+  append_metrics(response.body, model_, *status_);
+  return response;
+}
+
+MaybeError Service::parse(Endpoint endpoint, const HttpRequest& request, ApiRequest& parsed) const {
+  const RequestLimits limits{.vocab_size = model_.tokenizer->vocab_size(),
+                             .max_model_len = model_.max_model_len};
+  if (auto error = parse_request(endpoint, request.body, limits, parsed)) return error;
+  return check_model(parsed);
+}
+
+MaybeError Service::check_model(const ApiRequest& request) const {
+  if (request.model.empty()) return {};
+  const auto& names = model_.names;
+  if (std::find(names.begin(), names.end(), request.model) != names.end()) return {};
+  return no_such_model(request.model);
+}
+
+Answer Service::generate(Endpoint endpoint, const HttpRequest& request) const {
+  ApiRequest parsed;
+  if (auto error = parse(endpoint, request, parsed)) return {error_response(*error), nullptr};
+  std::vector<TokenPrompt> prompts;
+  if (auto error = build_prompts(model_, parsed, prompts)) return {error_response(*error), nullptr};
+  const uint64_t number = requests_.fetch_add(1, std::memory_order_relaxed);
+  const uint64_t tenant = keys_.tenant(request.header("authorization")).value_or(0);
+  Generation::Options options{.id = fmt::format("{}", number),
+                              .fingerprint = fingerprint_,
+                              .drawn_seed = mix_seed(model_.default_seed ^ mix_seed(number)),
+                              .cache_salt = cache_salt(tenant, parsed.cache_salt)};
+  return {{}, std::make_unique<Generation>(model_, std::move(parsed), std::move(prompts), options)};
+}
+
+HttpResponse Service::tokenize(const HttpRequest& request) const {
+  ApiRequest parsed;
+  if (auto error = parse(Endpoint::kTokenize, request, parsed)) return error_response(*error);
+  std::vector<TokenPrompt> prompts;
+  if (auto error = build_prompts(model_, parsed, prompts)) return error_response(*error);
+  const std::vector<TokenId>& ids = prompts.front().ids;
+  return json_response(fmt::format(R"({{"count":{},"max_model_len":{},"tokens":[{}]}})", ids.size(),
+                                   model_.max_model_len, fmt::join(ids, ",")));
+}
+
+HttpResponse Service::detokenize(const HttpRequest& request) const {
+  ApiRequest parsed;
+  if (auto error = parse(Endpoint::kDetokenize, request, parsed)) return error_response(*error);
+  const std::string text = model_.tokenizer->decode(*parsed.tokens, /*skip_special=*/false);
+  return json_response(fmt::format(R"({{"prompt":{}}})", json_string(text)));
+}
+
+HttpResponse Service::models() const {
+  std::string body = R"({"object":"list","data":[)";
+  for (const std::string& name : model_.names) {
+    if (body.back() == '}') body += ',';
+    body += one_model(name).body;
+  }
+  return json_response(body + "]}");
+}
+
+HttpResponse Service::one_model(std::string_view name) const {
+  const auto& names = model_.names;
+  if (std::find(names.begin(), names.end(), name) == names.end()) {
+    return error_response(no_such_model(name));
+  }
+  return json_response(fmt::format(
+      R"({{"id":{},"object":"model","created":{},"owned_by":"puna","root":{},"max_model_len":{}}})",
+      json_string(name), created_s_, json_string(names.front()), model_.max_model_len));
+}
+
+HttpResponse Service::health(bool for_traffic) const {
+  const engine::EngineStats& stats = model_.engine->stats();
+  const TimeNs last_step = stats.last_step_ns.load();
+  const bool working = stats.requests_running.value() > 0 && last_step != 0;
+  const TimeNs age = working ? SteadyClock().now_ns() - last_step : 0;
+  std::string_view state = "ok";
+  if (age > kStalledAfterNs) {
+    state = "stalled";  // probes must see an engine that is stuck, also the one that restarts us
+  } else if (for_traffic && status_->draining.load()) {
+    state = "draining";
+  } else if (for_traffic && !status_->ready.load()) {
+    state = "starting";
+  }
+  HttpResponse response = json_response(
+      fmt::format(R"({{"status":{},"last_step_age_ms":{}}})", json_string(state), age / kNsPerMs));
+  if (state != "ok") response.status = 503;
+  return response;
+}
+
+}  // namespace puna::api

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// From an HTTP request to its answer, without sockets: routes, who may call, and what each endpoint
+// does. Immutable but for atomics: any thread may use it. The fuzz target http_request drives it
+// with the same reader (http_reader.h) as the server.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "api/api_error.h"
+#include "api/api_keys.h"
+#include "api/generation.h"
+#include "api/http_message.h"
+#include "api/server.h"
+#include "api/server_status.h"
+
+namespace puna::api {
+
+// A finished response, or a generation to submit and follow.
+struct Answer {
+  HttpResponse response;
+  std::unique_ptr<Generation> generation;
+};
+
+class Service {
+ public:
+  // kAdmin answers probes and metrics only, and asks for no key.
+  enum class Side : uint8_t { kServing, kAdmin };
+  Service(const ServedModel& model, const ServerConfig& config, ServerStatus& status, Side side);
+
+  // What the head alone decides, before the body is read: unknown path, wrong method, no valid key,
+  // draining. Empty: go on.
+  std::optional<HttpResponse> refuse_head(const HttpRequest& request) const;
+  // The whole request, after refuse_head() let it pass. Takes time in proportion to the body.
+  Answer answer(const HttpRequest& request) const;
+
+  ServerStatus& status() const { return *status_; }
+
+ private:
+  enum class Action : uint8_t {
+    kChat,
+    kCompletions,
+    kTokenize,
+    kDetokenize,
+    kModels,
+    kModel,
+    kHealth,
+    kReady,
+    kVersion,
+    kMetrics
+  };
+  struct Route;
+  static const Route* find_route(std::string_view path);
+  HttpResponse answer_get(Action action, const HttpRequest& request) const;
+  Answer generate(Endpoint endpoint, const HttpRequest& request) const;
+  HttpResponse tokenize(const HttpRequest& request) const;
+  HttpResponse detokenize(const HttpRequest& request) const;
+  HttpResponse models() const;
+  HttpResponse one_model(std::string_view name) const;
+  HttpResponse health(bool for_traffic) const;
+  MaybeError parse(Endpoint endpoint, const HttpRequest& request, ApiRequest& parsed) const;
+  MaybeError check_model(const ApiRequest& request) const;
+
+  const ServedModel model_;
+  const Side side_;
+  const ApiKeys keys_;
+  const int64_t created_s_;
+  const std::string fingerprint_;
+  ServerStatus* status_;
+  mutable std::atomic<uint64_t> requests_{0};  // numbers the seeds of requests without one
+};
+
+// A forward pass that takes longer than this while requests run means that the engine is stuck.
+inline constexpr TimeNs kStalledAfterNs = 60 * kNsPerSecond;
+
+}  // namespace puna::api
