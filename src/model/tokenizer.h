@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Byte-level BPE, as Llama 3, SmolLM2, GPT-2 and Qwen2 use it. Immutable after loading: any thread
-// may encode and decode at the same time. Encoding takes time linear in the text (a 1 MB word included).
+// may encode and decode at the same time. Encoding takes time linear in the text (a 1 MB word
+// included). Any bytes can be encoded, and decode to themselves where the vocabulary has a token
+// for each byte (SmolLM2's lacks 21, U+0004 among them: those bytes are dropped, as the reference
+// tokenizers do).
 //
 //   ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::load(checkpoint.tokenizer_source()));
 //   std::vector<TokenId> ids = tokenizer.encode("Hello", {.add_bos = true});
@@ -61,7 +64,9 @@ class Tokenizer {
   std::optional<TokenId> bos() const;
   std::optional<TokenId> eos() const;
   bool adds_bos() const;  // the model expects BOS in front of a plain prompt
-  // Every token that ends an answer: EOS, <|eot_id|>, <|eom_id|>, <|im_end|> where the vocabulary has them.
+  // Every token that ends an answer, ascending: EOS, what the model's files name as such, and the
+  // special tokens <|eot_id|>, <|eom_id|>, <|im_end|>, <|end_of_text|>, <|endoftext|>, </s> where
+  // it has them.
   std::span<const TokenId> end_of_generation() const;
   int32_t longest_token_bytes() const;
 
