@@ -41,6 +41,7 @@ class HttpReader {
   State state() const { return state_; }
   bool started() const;  // some byte of the current message came
   HttpRequest& request() { return request_; }
+  const HttpRequest& request() const { return request_; }
   int error_status() const { return error_status_; }
   const std::string& error_message() const { return error_message_; }
 

@@ -31,11 +31,13 @@ struct ServerConfig {
   std::string tls_key;
   int32_t io_threads = 2;
   int32_t max_connections = 1024;
-  int64_t max_body_bytes = 16 << 20;    // larger: 413
-  int32_t max_header_bytes = 16 << 10;  // larger: 431
-  int32_t header_timeout_ms = 10'000;   // a request's head and body must arrive in this time
-  int32_t idle_timeout_ms = 75'000;     // keep-alive
-  int32_t write_timeout_ms = 30'000;    // a client that does not read for this long is dropped
+  int64_t max_body_bytes = 16 << 20;         // larger: 413
+  int64_t max_total_body_bytes = 256 << 20;  // of all requests being read: more get 503
+  int32_t max_header_bytes = 16 << 10;       // larger: 431
+  int32_t work_threads = 2;                  // parse and tokenise long bodies
+  int32_t header_timeout_ms = 10'000;        // a request's head and body must arrive in this time
+  int32_t idle_timeout_ms = 75'000;          // keep-alive
+  int32_t write_timeout_ms = 30'000;         // a client that does not read for this long is dropped
 };
 
 // What the server serves; everything outlives it.

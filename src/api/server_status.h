@@ -17,8 +17,10 @@ struct ServerStatus {
 
   std::atomic<bool> ready{false};
   std::atomic<bool> draining{false};
+  std::atomic<bool> stopping{false};  // queued work is no longer worth doing
 
-  std::atomic<int> connections{0};  // open now
+  std::atomic<int> connections{0};     // open now
+  std::atomic<int64_t> body_bytes{0};  // of requests that are being read
   Counter connections_accepted;
   Counter connections_refused;  // over max_connections
   Counter clients_gone;         // left while their answer was being made

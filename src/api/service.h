@@ -54,6 +54,7 @@ class Service {
   };
   struct Route;
   static const Route* find_route(std::string_view path);
+  Answer act(Action action, const HttpRequest& request) const;
   HttpResponse answer_get(Action action, const HttpRequest& request) const;
   Answer generate(Endpoint endpoint, const HttpRequest& request) const;
   HttpResponse tokenize(const HttpRequest& request) const;

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// A TCP connection with or without TLS behind one type, so that the connection's code exists once.
+// One read and one write may be pending at a time. Belongs to one I/O thread.
+#pragma once
+
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/stream.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <optional>
+#include <string_view>
+
+namespace puna::api {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+class Socket {
+ public:
+  Socket(asio::ip::tcp::socket tcp, asio::ssl::context* tls) : tcp_(std::move(tcp)) {
+    if (tls != nullptr) tls_.emplace(tcp_, *tls);
+    error_code ignored;
+    tcp_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  }
+
+  bool encrypted() const { return tls_.has_value(); }
+
+  asio::awaitable<error_code> handshake() {
+    error_code ec;
+    if (tls_) {
+      co_await tls_->async_handshake(asio::ssl::stream_base::server,
+                                     asio::redirect_error(asio::use_awaitable, ec));
+    }
+    co_return ec;
+  }
+
+  asio::awaitable<size_t> read_some(asio::mutable_buffer buffer, error_code& ec) {
+    if (tls_) {
+      co_return co_await tls_->async_read_some(buffer,
+                                               asio::redirect_error(asio::use_awaitable, ec));
+    }
+    co_return co_await tcp_.async_read_some(buffer, asio::redirect_error(asio::use_awaitable, ec));
+  }
+
+  asio::awaitable<size_t> write_some(std::string_view data, error_code& ec) {
+    const asio::const_buffer buffer(data.data(), data.size());
+    if (tls_) {
+      co_return co_await tls_->async_write_some(buffer,
+                                                asio::redirect_error(asio::use_awaitable, ec));
+    }
+    co_return co_await tcp_.async_write_some(buffer, asio::redirect_error(asio::use_awaitable, ec));
+  }
+
+  // Whether the peer closed, also while bytes from it are waiting to be read.
+  bool peer_closed() {
+    tcp_info info{};
+    socklen_t size = sizeof(info);
+    if (::getsockopt(tcp_.native_handle(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return true;
+    return info.tcpi_state != TCP_ESTABLISHED;
+  }
+  void shutdown_send() {
+    error_code ignored;
+    tcp_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  }
+  // Pending reads and writes end with an error.
+  void close() {
+    error_code ignored;
+    tcp_.close(ignored);
+  }
+
+ private:
+  asio::ip::tcp::socket tcp_;
+  std::optional<asio::ssl::stream<asio::ip::tcp::socket&>> tls_;
+};
+
+}  // namespace puna::api
