@@ -18,8 +18,6 @@ find_package(OpenSSL 3.0 REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(fmt REQUIRED)
-find_package(PkgConfig REQUIRED)
-pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 
 add_library(puna_options INTERFACE)
 target_include_directories(puna_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
