@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "model/tokenizer.h"
+#include "model/utf8.h"
 
 namespace puna::model {
 
@@ -28,6 +29,15 @@ inline std::string golden_path(std::string_view name) {
 inline std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
+}
+
+inline bool utf8_is_whole(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Char next = utf8_char_at(text, at);
+    if (next.status != Utf8Char::Status::kValid) return false;
+    at += next.length;
+  }
+  return true;
 }
 
 // LEB128 numbers one after the other.

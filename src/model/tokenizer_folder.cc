@@ -127,8 +127,9 @@ Result<TokenizerParts> read_tokenizer_folder(const std::string& folder) {
                    read_settings(folder, "tokenizer_config.json"));
   ASSIGN_OR_RETURN(const json::object generation_config,
                    read_settings(folder, "generation_config.json"));
-  RETURN_IF_ERROR(apply_tokenizer_config(tokenizer_config, parts));
-  RETURN_IF_ERROR(apply_generation_config(generation_config, parts));
+  auto applied = apply_tokenizer_config(tokenizer_config, parts);
+  if (applied.ok()) applied = apply_generation_config(generation_config, parts);
+  if (!applied.ok()) return std::move(applied).error().with_context(folder);
   auto jinja = MappedFile::open(folder + "/chat_template.jinja");
   if (jinja.ok()) {
     if (jinja->size() > kMaxSettingsBytes) {

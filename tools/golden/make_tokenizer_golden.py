@@ -11,7 +11,9 @@ tokenizer.json files are written to --cache and read by tests through PUNA_TEST_
 
 Files: strings.bin is a list of strings; x.ids has for each of them what x gives, x_names.ids the same
 with special tokens recognised. Numbers are LEB128.
-  strings.bin = count { length bytes }      x.ids = count { 0 for "not asked" | tokens + 1, ids }
+replaced.bin has Python's decode(errors="replace") of every malformed string in their order, then of all
+of them in a row.
+  strings.bin, replaced.bin = count { length bytes }      x.ids = count { 0 for "not asked" | tokens + 1, ids }
 """
 import argparse
 import ast
@@ -229,6 +231,20 @@ def write_both(out, name, results):
     write_ids(out / f"{name}_names.ids", results[1])
 
 
+def write_strings(path, strings):
+    path.write_bytes(number(len(strings)) + b"".join(number(len(data)) + data for data in strings))
+    print(f"{path}: {len(strings)} strings")
+
+
+def make_strings(out):
+    strings = [(section, data) for section, texts in tokenizer_strings.sections() for data in texts]
+    write_strings(out / "strings.bin", [data for _, data in strings])
+    malformed = [data for section, data in strings if section == "malformed"]
+    write_strings(out / "replaced.bin", [data.decode(errors="replace").encode()
+                                         for data in [*malformed, b"".join(malformed)]])
+    return strings
+
+
 def make_small(out, strings):
     small = train_small(strings)
     # A BOS, as Llama 3's own file has it: kept in the committed file, not in the expected ids.
@@ -254,10 +270,7 @@ def main():
     flags.out.mkdir(parents=True, exist_ok=True)
     flags.cache.mkdir(parents=True, exist_ok=True)
 
-    strings = [(section, data) for section, texts in tokenizer_strings.sections() for data in texts]
-    packed = number(len(strings)) + b"".join(number(len(data)) + data for _, data in strings)
-    (flags.out / "strings.bin").write_bytes(packed)
-    print(f"{len(strings)} strings, {len(packed)} bytes")
+    strings = make_strings(flags.out)
     make_small(flags.out, strings)
 
     encoding = meta_encoding(flags.meta)
