@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One step's work, as the scheduler plans it and a backend runs it. A Batch points into engine memory
-// that stays valid and unchanged until the backend's collect() for that step returned.
+// One step's work, as the scheduler plans it and a backend runs it. A Batch points into engine
+// memory that stays valid and unchanged until the backend's collect() for that step returned.
 #pragma once
 
 #include <cstdint>
@@ -25,15 +25,17 @@ struct BatchItem {
   // num_tokens ids, or empty when num_tokens is 1 and the token is the one that the previous step
   // samples for this slot: lets a device backend run one step ahead of the host.
   std::span<const TokenId> tokens;
-  // Physical blocks of positions 0 … first_position + num_tokens - 1.
+  // Physical blocks of positions 0 … first_position + num_tokens - 1. An entry may name another
+  // block than in an earlier step: equal full blocks of two sequences become one
+  // (kv/prefix_cache.h).
   std::span<const kv::BlockId> block_table;
   // True when the last position's logits are sampled (decode, or the last chunk of a prompt).
   bool sample = false;
-  // Below: only where `sample` is true.
-  const SamplingParams* sampling = nullptr;
   // Prompt and output so far, [0, first_position + num_tokens): penalties count over it.
   std::span<const TokenId> history;
-  int32_t prompt_tokens = 0;  // how many of `history` are prompt
+  // Below: only where `sample` is true.
+  const SamplingParams* sampling = nullptr;
+  int32_t prompt_tokens = 0;        // how many of `history` are prompt
   std::span<const TokenId> banned;  // never sampled in this step (min_tokens)
 };
 

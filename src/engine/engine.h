@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The engine: one thread that owns every sequence and every KV block, and turns requests into tokens by
-// repeating plan -> commit -> run -> publish. Other threads only submit, cancel and read atomics.
+// The engine: one thread that owns every sequence and every KV block, and turns requests into
+// tokens by repeating plan -> commit -> run -> publish. Other threads only submit, cancel and read
+// atomics.
 //
 //   Engine engine(config, backend, tokenizer, clock);
-//   engine.start();                                     // or step() by hand, as the simulation does
-//   auto channels = engine.submit(std::move(requests), &waker);
+//   engine.start();                                     // or step() by hand, as the simulation
+//   does auto channels = engine.submit(std::move(requests), &waker);
 #pragma once
 
 #include <atomic>
@@ -24,18 +25,18 @@ namespace puna::engine {
 
 struct EngineConfig {
   int32_t max_queued_requests = 256;
-  int64_t max_queued_tokens = 1 << 18;    // prompt tokens of requests that have not started
-  int32_t prefill_chunk_tokens = 256;     // largest piece of a prompt in one step
+  int64_t max_queued_tokens = 1 << 18;  // prompt tokens of requests that have not started
+  int32_t prefill_chunk_tokens = 256;   // largest piece of a prompt in one step
   bool prefix_cache = true;
-  uint64_t model_digest = 0;              // seeds the prefix cache's block hashes
+  uint64_t model_digest = 0;  // seeds the prefix cache's block hashes
 };
 
 // Why a request was not taken: refused now, may be taken later.
 struct Refusal {
   std::string message;
-  int64_t tokens_ahead = 0;       // queued prompt tokens
-  double retry_after_s = 1.0;     // from the measured drain rate
-  bool draining = false;          // 503 instead of 429
+  int64_t tokens_ahead = 0;    // queued prompt tokens
+  double retry_after_s = 1.0;  // from the measured drain rate
+  bool draining = false;       // 503 instead of 429
 };
 
 // Cells that any thread may read. Names and meanings follow vLLM's metrics (design: Surface).
@@ -44,8 +45,8 @@ struct EngineStats {
   Gauge requests_running;
   Gauge requests_waiting;
   Gauge tokens_waiting;
-  Gauge kv_cache_usage;        // held by sequences / total, 0…1
-  Gauge tokens_in_flight;      // positions held by running sequences
+  Gauge kv_cache_usage;          // held by sequences / total, 0…1
+  Gauge tokens_in_flight;        // positions held by running sequences
   Counter prefix_cache_queries;  // prompt tokens looked up
   Counter prefix_cache_hits;     // prompt tokens found
   Counter prompt_tokens;
@@ -57,7 +58,7 @@ struct EngineStats {
   Counter preemptions;
   Counter refusals;
   Counter steps;
-  std::atomic<TimeNs> last_step_ns{0};   // when the last step ended; 0 before the first
+  std::atomic<TimeNs> last_step_ns{0};  // when the last step ended; 0 before the first
   Histogram time_to_first_token_s;
   Histogram inter_token_latency_s;
   Histogram e2e_latency_s;
@@ -75,24 +76,29 @@ using ChannelPtr = std::shared_ptr<RequestChannel>;
 class Engine {
  public:
   // `backend`, `tokenizer` and `clock` outlive the engine.
-  Engine(const EngineConfig& config, Backend& backend, const model::Tokenizer& tokenizer, const Clock& clock);
+  Engine(const EngineConfig& config, Backend& backend, const model::Tokenizer& tokenizer,
+         const Clock& clock);
   ~Engine();  // stops the thread; unfinished requests end with kError
 
-  // Any thread. Takes all of `requests` (the choices of one call; they share a prompt's blocks) or none.
-  // Errors: kInvalidArgument with exact counts when a request can never fit (prompt + max_tokens over
-  // the context, or more blocks than the pool has).
-  // When full or draining: Ok with `refusal` filled and no channels.
+  // Any thread. Takes all of `requests` (the choices of one call; they share a prompt's blocks) or
+  // none. Errors: kInvalidArgument with exact counts when a request can never fit (prompt +
+  // max_tokens over the context, or more blocks than the pool has). When full or draining: Ok with
+  // `refusal` filled and no channels.
   struct Submission {
-    std::vector<ChannelPtr> channels;
-    std::unique_ptr<Refusal> refusal;
+    std::vector<ChannelPtr> channels = {};
+    std::unique_ptr<Refusal> refusal = nullptr;
   };
   Result<Submission> submit(std::vector<Request> requests, Waker* waker);
   // Any thread: the engine notices a cancel flag at its next step even when it sleeps.
   void cancel(RequestChannel& channel);
 
-  void start();                        // runs the step loop on a thread of its own
-  bool drain(TimeNs timeout_ns);       // refuses new work, waits; true when nothing is left
+  void start();                   // runs the step loop on a thread of its own
+  bool drain(TimeNs timeout_ns);  // refuses new work, waits; true when nothing is left
   void stop();
+  // Any thread. From the next step on, at most `num_blocks` of the backend's KV blocks are used.
+  // What no longer fits is paused, youngest first, and resumed with the same bits when there is
+  // room again.
+  void set_pool_limit(int32_t num_blocks);
 
   // One transaction, without the thread. False when there was nothing to do.
   bool step();
@@ -100,7 +106,8 @@ class Engine {
   const EngineStats& stats() const;
   const BackendLimits& limits() const;
   bool draining() const;
-  // Throws nothing, CHECKs every invariant of sequences and blocks; the simulation calls it each step.
+  // Throws nothing, CHECKs every invariant of sequences and blocks; the simulation calls it each
+  // step.
   void check_invariants() const;
 
  private:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a client asks of the engine, and how the answer comes back. A Request is built by an I/O thread,
-// moved to the engine thread, and never changed after that. Its RequestChannel carries the tokens back:
-// written by the engine thread only, read by one I/O thread only, sized at submission so that the engine
-// never waits for a slow reader.
+// What a client asks of the engine, and how the answer comes back. A Request is built by an I/O
+// thread, moved to the engine thread, and never changed after that. Its RequestChannel carries the
+// tokens back: written by the engine thread only, read by one I/O thread only, sized at submission
+// so that the engine never waits for a slow reader.
 #pragma once
 
 #include <array>
@@ -22,41 +22,41 @@ namespace puna::engine {
 
 using model::TokenId;
 
-inline constexpr int kMaxTopLogprobs = 20;   // OpenAI's limit
+inline constexpr int kMaxTopLogprobs = 20;  // OpenAI's limit
 inline constexpr int kMaxStopStrings = 16;
 inline constexpr int kMaxLogitBias = 1024;
-inline constexpr int kMaxChoices = 128;      // n
+inline constexpr int kMaxChoices = 128;  // n
 
 // Ranges are checked where requests are parsed (api) and CHECKed by the sampler.
 struct SamplingParams {
-  float temperature = 1.0F;         // [0, 100]; 0 is greedy
-  int32_t top_k = 0;                // 0: off
-  float top_p = 1.0F;               // (0, 1]
-  float min_p = 0.0F;               // [0, 1]
-  float repetition_penalty = 1.0F;  // (0, 10]; over prompt and output
-  float frequency_penalty = 0.0F;   // [-2, 2]; over output
-  float presence_penalty = 0.0F;    // [-2, 2]; over output
-  std::vector<std::pair<TokenId, float>> logit_bias;  // [-100, 100] each
-  uint64_t seed = 0;                // the RNG is keyed by (seed, position)
-  // -1: none. Else the sampled token's logprob and this many alternatives, of the distribution before
-  // temperature and truncation, as OpenAI and vLLM report it.
+  float temperature = 1.0F;                                // [0, 100]; 0 is greedy
+  int32_t top_k = 0;                                       // 0: off
+  float top_p = 1.0F;                                      // (0, 1]
+  float min_p = 0.0F;                                      // [0, 1]
+  float repetition_penalty = 1.0F;                         // (0, 10]; over prompt and output
+  float frequency_penalty = 0.0F;                          // [-2, 2]; over output
+  float presence_penalty = 0.0F;                           // [-2, 2]; over output
+  std::vector<std::pair<TokenId, float>> logit_bias = {};  // [-100, 100] each
+  uint64_t seed = 0;                                       // the RNG is keyed by (seed, position)
+  // -1: none. Else the sampled token's logprob and this many alternatives, of the distribution
+  // before temperature and truncation, as OpenAI and vLLM report it.
   int32_t top_logprobs = -1;
 };
 
 struct StopRules {
   int32_t max_tokens = 16;
-  int32_t min_tokens = 0;               // end-of-generation tokens are not sampled before
-  std::vector<TokenId> stop_token_ids;  // besides the model's own
-  std::vector<std::string> stop_strings;
+  int32_t min_tokens = 0;                    // end-of-generation tokens are not sampled before
+  std::vector<TokenId> stop_token_ids = {};  // besides the model's own
+  std::vector<std::string> stop_strings = {};
   bool ignore_eos = false;
 };
 
 struct Request {
-  std::string id;                  // for logs
-  std::vector<TokenId> prompt;     // not empty
-  SamplingParams sampling;
-  StopRules stop;
-  uint64_t cache_salt = 0;         // prefix-cache tenant; requests share blocks only under the same salt
+  std::string id = {};               // for logs
+  std::vector<TokenId> prompt = {};  // not empty
+  SamplingParams sampling = {};
+  StopRules stop = {};
+  uint64_t cache_salt = 0;  // prefix-cache tenant; requests share blocks only under the same salt
 };
 
 enum class FinishReason : uint8_t {
@@ -72,16 +72,20 @@ struct TokenLogprob {
   float logprob = 0.0F;
 };
 
-// One generated token, or the end without one (token = -1).
+// One generated token, or the end without one (token = -1: cancelled, or the engine stopped).
 struct TokenEvent {
   TokenId token = -1;
   float logprob = 0.0F;
   FinishReason finish = FinishReason::kNone;
   int8_t num_top = 0;  // entries in the channel's top-logprob table for this event
+  // With kStop: this token itself ended the answer (end of generation, or a stop token), so it
+  // counts as generated but is no part of the text. False when a stop string did: TextStream cuts
+  // that.
+  bool is_stop_token = false;
 };
 
-// Wakes the reader of channels: called by the engine thread at most once per step and Waker, after the
-// step's events are visible. Must not block or allocate. The API's writes to an eventfd.
+// Wakes the reader of channels: called by the engine thread at most once per step and Waker, after
+// the step's events are visible. Must not block or allocate. The API's writes to an eventfd.
 class Waker {
  public:
   virtual ~Waker() = default;
@@ -104,7 +108,8 @@ class RequestChannel {
  public:
   RequestChannel(int32_t max_events, int32_t top_logprobs, Waker* waker)
       : events_(static_cast<size_t>(max_events)),
-        top_(top_logprobs > 0 ? static_cast<size_t>(max_events) * static_cast<size_t>(top_logprobs) : 0),
+        top_(top_logprobs > 0 ? static_cast<size_t>(max_events) * static_cast<size_t>(top_logprobs)
+                              : 0),
         top_per_event_(top_logprobs > 0 ? static_cast<size_t>(top_logprobs) : 0),
         waker_(waker) {}
 
@@ -132,7 +137,9 @@ class RequestChannel {
   void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
-  size_t bytes() const { return events_.size() * sizeof(TokenEvent) + top_.size() * sizeof(TokenLogprob); }
+  size_t bytes() const {
+    return events_.size() * sizeof(TokenEvent) + top_.size() * sizeof(TokenLogprob);
+  }
 
  private:
   std::vector<TokenEvent> events_;

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Logits to one token. A pure function of (logits, parameters, history, position): the RNG is counter-based,
-// keyed by (seed, position), so the same request gives the same tokens in any company. One Sampler per
-// thread; it owns scratch for one vocabulary and never allocates after construction.
+// Logits to one token. A pure function of (logits, parameters, history, position): the RNG is
+// counter-based, keyed by (seed, position), so the same request gives the same tokens in any
+// company. One Sampler per thread; it owns scratch for one vocabulary and never allocates after
+// construction.
 //
-// Order: penalties and logit_bias -> logprobs are read -> temperature -> top_k -> top_p -> min_p -> draw.
+// Order: penalties and logit_bias -> logprobs are read -> temperature -> top_k -> top_p -> min_p ->
+// draw. Tokens are drawn in the order of their ids; of equal logits the lower id ranks first. NaN
+// counts as -inf, and +inf as the largest float, so every input gives some token that is not
+// banned.
+//
+//   Sampler sampler(vocab_size);
+//   sampler.sample(logits, item, sampled);
 #pragma once
 
 #include <cstdint>
@@ -11,6 +18,7 @@
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/token_cut.h"
 
 namespace puna::engine {
 
@@ -18,13 +26,27 @@ class Sampler {
  public:
   explicit Sampler(int32_t vocab_size);
 
-  // `logits` [vocab_size] is used as scratch. Fields of `item`: sampling, history, prompt_tokens, banned.
+  // `logits` [vocab_size] is used as scratch. Fields of `item`: sampling, history, prompt_tokens,
+  // banned.
   void sample(std::span<float> logits, const BatchItem& item, SampledToken& out);
 
  private:
-  std::vector<int32_t> order_;      // token ids under consideration
-  std::vector<float> probability_;  // of order_[i]
-  std::vector<int32_t> counts_;     // output occurrences per token, zero between calls
+  void apply_penalties(std::span<float> logits, const BatchItem& item);
+  void load_values(std::span<const float> logits);
+  TokenId best_token() const;
+  TokenId lowest_allowed(std::span<const TokenId> banned);
+  double log_sum_exp();
+  void report_logprobs(std::span<const float> logits, int32_t num_top, SampledToken& out);
+  TokenId draw(const SamplingParams& params, uint64_t position);
+  void truncate(const SamplingParams& params);
+
+  const size_t vocab_size_;
+  std::vector<float> values_;         // cleaned logits, then scaled; [vocab_size, padded to chunks]
+  std::vector<float> probabilities_;  // not normalised; [vocab_size, padded to chunks]
+  std::vector<double> chunk_sums_;    // of probabilities_
+  std::vector<uint32_t> occurrences_;  // per token, zero between calls: see apply_penalties()
+  TokenCutFinder cut_finder_;
+  float largest_ = 0;  // of values_ as loaded
 };
 
 }  // namespace puna::engine

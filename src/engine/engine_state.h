@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inside of Engine. Fields of the first part belong to the engine thread; those of the second
+// are the only things that other threads touch.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "base/bounded_queue.h"
+#include "engine/drain_rate.h"
+#include "engine/engine.h"
+#include "engine/publisher.h"
+#include "engine/scheduler.h"
+
+namespace puna::engine {
+
+struct Engine::State {
+  State(const EngineConfig& config, Backend& backend, const model::Tokenizer& tokenizer,
+        const Clock& clock);
+
+  // One transaction: plan -> commit -> run -> publish. False when there was nothing to do.
+  bool step();
+  // The thread: steps, and sleeps while there is nothing to do.
+  void run();
+  // Any thread: makes sequences of checked requests that the queue has room for, and hands them
+  // over.
+  std::vector<ChannelPtr> enqueue(std::vector<Request> requests, Waker* waker);
+  // Ends everything that is left, after the thread stopped.
+  void fail_unfinished();
+  // Wakes the thread from its sleep.
+  void notify();
+
+  const EngineConfig config;
+  Backend& backend;
+  const model::Tokenizer& tokenizer;
+  const Clock& clock;
+  EngineStats stats;
+  Scheduler scheduler;
+  Publisher publisher;
+  StepPlan plan;
+  Batch batch;
+  int32_t applied_pool_limit;
+  int64_t started_requests = 0;  // that left the queue in this step
+  int64_t started_tokens = 0;
+
+  BoundedQueue<std::unique_ptr<Sequence>> submitted;
+  std::atomic<int64_t> queued_requests{0};  // taken, and never run yet
+  std::atomic<int64_t> queued_tokens{0};    // their prompts
+  std::atomic<int64_t> unfinished{0};       // taken, and not ended yet
+  std::atomic<uint64_t> next_ticket{1};
+  std::atomic<int32_t> pool_limit;
+  std::atomic<bool> draining{false};
+  std::atomic<bool> stopping{false};
+  std::atomic<uint32_t> signal{0};  // changes when there may be something to do
+  DrainRate drain_rate;
+  std::thread thread;
+
+ private:
+  void accept_submitted();
+  bool end_cancelled();
+  void note_started();
+  void publish(std::span<const SampledToken> sampled);
+  void end(Sequence& sequence, FinishReason reason);
+  void leave_queue(Sequence& sequence);
+  void note_step(TimeNs began_ns);
+  void set_gauges();
+};
+
+}  // namespace puna::engine

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine stepped by hand over the NullBackend, in virtual time.
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "engine/solo_run.h"
+
+namespace puna::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct CountingWaker final : Waker {
+  void wake() noexcept override { ++count; }
+  int count = 0;
+};
+
+struct Answer {
+  std::vector<TokenId> tokens;
+  std::vector<float> logprobs;
+  std::vector<std::vector<TokenLogprob>> top;
+  FinishReason finish = FinishReason::kNone;
+  bool is_stop_token = false;
+
+  void read(RequestChannel& channel) {
+    while (const TokenEvent* event = channel.next()) {
+      EXPECT_EQ(finish, FinishReason::kNone) << "an event after the last one";
+      finish = event->finish;
+      is_stop_token = event->is_stop_token;
+      if (event->token < 0) continue;
+      tokens.push_back(event->token);
+      logprobs.push_back(event->logprob);
+      top.emplace_back(channel.top_of_last(), channel.top_of_last() + event->num_top);
+    }
+  }
+};
+
+NullBackendConfig backend_config() {
+  return {.limits = {.num_blocks = 128,
+                     .max_num_seqs = 8,
+                     .max_batch_tokens = 64,
+                     .max_model_len = 512,
+                     .vocab_size = kTinyVocab}};
+}
+
+struct EngineTest : ::testing::Test {
+  model::Tokenizer tokenizer = tiny_tokenizer();
+  VirtualClock clock;
+  NullBackend backend{backend_config(), &clock};
+  EngineConfig config{.max_queued_requests = 16,
+                      .max_queued_tokens = 2000,
+                      .prefill_chunk_tokens = 32,
+                      .model_digest = 5};
+  CountingWaker waker;
+
+  static Request request(int32_t prompt, int32_t max_tokens, uint64_t seed = 1) {
+    Request made;
+    made.prompt.resize(static_cast<size_t>(prompt));
+    std::mt19937_64 random(seed);
+    for (TokenId& id : made.prompt) id = static_cast<TokenId>(random() % 256);
+    made.sampling.seed = seed;
+    made.stop.max_tokens = max_tokens;
+    made.stop.ignore_eos = true;
+    return made;
+  }
+  ChannelPtr submit(Engine& engine, const Request& made) {
+    auto submission = engine.submit({made}, &waker);
+    CHECK(submission.ok() && submission->channels.size() == 1);
+    return submission->channels[0];
+  }
+  void run(Engine& engine) {
+    while (engine.step()) engine.check_invariants();
+  }
+  Answer answer(Engine& engine, const Request& made) {
+    const ChannelPtr channel = submit(engine, made);
+    run(engine);
+    Answer read;
+    read.read(*channel);
+    return read;
+  }
+  void expect_solo(const Answer& read, const Request& made) {
+    const SoloAnswer solo = solo_run(made, tokenizer, kTinyVocab);
+    EXPECT_EQ(read.tokens, solo.tokens);
+    EXPECT_EQ(read.logprobs, solo.logprobs);
+    EXPECT_EQ(read.finish, solo.finish);
+    ASSERT_EQ(read.top.size(), solo.top.size());
+    for (size_t i = 0; i < read.top.size(); ++i) {
+      ASSERT_EQ(read.top[i].size(), solo.top[i].size());
+      for (size_t j = 0; j < read.top[i].size(); ++j) {
+        EXPECT_EQ(read.top[i][j].token, solo.top[i][j].token);
+        EXPECT_EQ(read.top[i][j].logprob, solo.top[i][j].logprob);
+      }
+    }
+  }
+};
+
+TEST_F(EngineTest, AnswersOneRequest) {
+  Engine engine(config, backend, tokenizer, clock);
+  EXPECT_FALSE(engine.step());
+  Request made = request(100, 20);
+  made.sampling.top_logprobs = 5;
+  const Answer read = answer(engine, made);
+  expect_solo(read, made);
+  EXPECT_EQ(read.tokens.size(), 20U);
+  EXPECT_EQ(read.finish, FinishReason::kLength);
+  EXPECT_EQ(engine.stats().finished_length.value(), 1U);
+  EXPECT_EQ(engine.stats().prompt_tokens.value(), 100U);
+  EXPECT_EQ(engine.stats().generation_tokens.value(), 20U);
+  EXPECT_EQ(engine.stats().steps.value(), 4U + 19U);  // four chunks, the last one gives a token
+  EXPECT_EQ(engine.stats().kv_cache_usage.value(), 0.0);
+  EXPECT_GT(waker.count, 0);
+  EXPECT_LE(waker.count, 20);
+}
+
+TEST_F(EngineTest, EndsAtEachStopRule) {
+  Engine engine(config, backend, tokenizer, clock);
+  Request made = request(30, 200);
+  const SoloAnswer all = solo_run(made, tokenizer, kTinyVocab);
+  made.stop.stop_token_ids = {all.tokens[40]};
+  Answer read = answer(engine, made);
+  expect_solo(read, made);
+  EXPECT_TRUE(read.is_stop_token);
+  EXPECT_EQ(read.finish, FinishReason::kStop);
+
+  made.stop.min_tokens = 60;  // the stop token is banned until then
+  read = answer(engine, made);
+  expect_solo(read, made);
+  EXPECT_GE(read.tokens.size(), 60U);
+
+  made = request(30, 200);  // a stop string across two tokens
+  size_t at = 20;
+  while (all.tokens[at] >= 0x80 || all.tokens[at + 1] >= 0x80) ++at;
+  made.stop.stop_strings = {
+      {static_cast<char>(all.tokens[at]), static_cast<char>(all.tokens[at + 1])}};
+  read = answer(engine, made);
+  expect_solo(read, made);
+  EXPECT_LE(read.tokens.size(), at + 2);
+  EXPECT_FALSE(read.is_stop_token);
+
+  made = request(30, 400);  // the model's own end
+  made.stop.ignore_eos = false;
+  made.sampling.logit_bias = {{tokenizer.end_of_generation()[0], 5.0F}};
+  read = answer(engine, made);
+  expect_solo(read, made);
+  EXPECT_EQ(read.finish, FinishReason::kStop);
+  EXPECT_TRUE(read.is_stop_token);
+}
+
+TEST_F(EngineTest, RefusesWhatCanNeverRunWithExactCounts) {
+  Engine engine(config, backend, tokenizer, clock);
+  const auto error_of = [&](const Request& made) {
+    auto submission = engine.submit({made}, &waker);
+    EXPECT_FALSE(submission.ok());
+    EXPECT_EQ(submission.error().code(), ErrorCode::kInvalidArgument);
+    return submission.error().message();
+  };
+  EXPECT_THAT(error_of(request(500, 20)),
+              HasSubstr("maximum context length is 512 tokens. However, you requested 520 tokens "
+                        "(500 in the messages, 20 in the completion)"));
+  EXPECT_THAT(error_of(request(0, 20)), HasSubstr("empty"));
+  EXPECT_THAT(error_of(request(5, 0)), HasSubstr("max_tokens"));
+  Request made = request(5, 5);
+  made.prompt[2] = kTinyVocab;
+  EXPECT_THAT(error_of(made), HasSubstr("512"));
+  made = request(5, 5);
+  made.sampling.logit_bias = {{-1, 1.0F}};
+  EXPECT_THAT(error_of(made), HasSubstr("logit_bias"));
+  made = request(5, 5);
+  made.stop.stop_token_ids = {5, 100000};
+  EXPECT_THAT(error_of(made), HasSubstr("stop_token_ids"));
+  made = request(5, 5);
+  made.stop.min_tokens = 6;
+  EXPECT_THAT(error_of(made), HasSubstr("min_tokens"));
+  EXPECT_FALSE(engine.submit({}, &waker).ok());
+}
+
+TEST_F(EngineTest, BoundsTheQueueInRequestsAndTokens) {
+  Engine engine(config, backend, tokenizer, clock);
+  std::vector<ChannelPtr> taken;
+  for (uint64_t seed = 0; seed < 16; ++seed) taken.push_back(submit(engine, request(10, 4, seed)));
+  auto refused = engine.submit({request(10, 4)}, &waker);
+  ASSERT_TRUE(refused.ok() && refused->refusal != nullptr);
+  EXPECT_TRUE(refused->channels.empty());
+  EXPECT_FALSE(refused->refusal->draining);
+  EXPECT_EQ(refused->refusal->tokens_ahead, 160);
+  EXPECT_EQ(refused->refusal->retry_after_s, 1.0) << "nothing was measured yet";
+  run(engine);
+
+  taken.clear();
+  taken.push_back(submit(engine, request(500, 4)));
+  for (int i = 0; i < 3; ++i) taken.push_back(submit(engine, request(500, 4)));
+  refused = engine.submit({request(1, 4)}, &waker);
+  ASSERT_TRUE(refused.ok() && refused->refusal != nullptr);
+  EXPECT_EQ(refused->refusal->tokens_ahead, 2000);
+  EXPECT_GT(refused->refusal->retry_after_s, 0.0);
+  EXPECT_NE(refused->refusal->retry_after_s, 1.0) << "measured by now";
+  EXPECT_EQ(engine.stats().refusals.value(), 2U);
+  run(engine);
+  EXPECT_NE(submit(engine, request(1, 4)), nullptr);
+  run(engine);
+}
+
+TEST_F(EngineTest, RetryAfterFollowsTheMeasuredRate) {
+  // One slot, and a step of one second for each request of one chunk and one token.
+  NullBackendConfig slow = backend_config();
+  slow.step_ns = 1000 * kNsPerMs;
+  slow.prefill_token_ns = 0;
+  slow.decode_row_ns = 0;
+  slow.limits.max_num_seqs = 1;
+  NullBackend slow_backend(slow, &clock);
+  Engine engine(config, slow_backend, tokenizer, clock);
+  std::vector<ChannelPtr> taken;
+  for (uint64_t seed = 0; seed < 16; ++seed) taken.push_back(submit(engine, request(16, 1, seed)));
+  for (int i = 0; i < 8; ++i) engine.step();
+  for (uint64_t seed = 20; seed < 28; ++seed) taken.push_back(submit(engine, request(16, 1, seed)));
+  auto refused = engine.submit({request(16, 1), request(16, 1)}, &waker);
+  ASSERT_TRUE(refused.ok() && refused->refusal != nullptr);
+  EXPECT_NEAR(refused->refusal->retry_after_s, 2.0, 0.01) << "two places, one request per second";
+}
+
+TEST_F(EngineTest, CancelFreesWithinOneStepWhereverItIs) {
+  Engine engine(config, backend, tokenizer, clock);
+  std::vector<ChannelPtr> channels;
+  for (uint64_t seed = 0; seed < 12; ++seed)
+    channels.push_back(submit(engine, request(40, 90, seed)));
+  for (int i = 0; i < 5; ++i) engine.step();
+  engine.cancel(*channels[0]);   // runs
+  engine.cancel(*channels[11]);  // waits: all eight slots are taken
+  EXPECT_EQ(engine.stats().requests_running.value(), 8.0);
+  engine.step();
+  engine.check_invariants();
+  for (size_t i : {size_t{0}, size_t{11}}) {
+    Answer read;
+    read.read(*channels[i]);
+    EXPECT_EQ(read.finish, FinishReason::kCancelled);
+  }
+  EXPECT_EQ(engine.stats().finished_cancelled.value(), 2U);
+  for (const ChannelPtr& channel : channels) channel->cancel();
+  EXPECT_TRUE(engine.step());
+  EXPECT_FALSE(engine.step());
+  EXPECT_EQ(engine.stats().kv_cache_usage.value(), 0.0);
+  EXPECT_EQ(engine.stats().finished_cancelled.value(), 12U);
+}
+
+TEST_F(EngineTest, ChoicesOfOneCallShareThePromptsBlocks) {
+  Engine engine(config, backend, tokenizer, clock);
+  std::vector<Request> choices(4, request(100, 10));
+  for (size_t i = 0; i < choices.size(); ++i) choices[i].sampling.seed = i;
+  auto submission = engine.submit(choices, &waker);
+  ASSERT_TRUE(submission.ok());
+  run(engine);
+  for (size_t i = 0; i < choices.size(); ++i) {
+    Answer read;
+    read.read(*submission->channels[i]);
+    expect_solo(read, choices[i]);
+    EXPECT_EQ(submission->channels[i]->facts().cached_prompt_tokens, i == 0 ? 0 : 96);
+  }
+  EXPECT_EQ(engine.stats().prefix_cache_queries.value(), 400U);
+  EXPECT_EQ(engine.stats().prefix_cache_hits.value(), 3U * 96U);
+}
+
+TEST_F(EngineTest, SaltsDoNotShare) {
+  Engine engine(config, backend, tokenizer, clock);
+  Request made = request(100, 10);
+  answer(engine, made);
+  const ChannelPtr same = submit(engine, made);
+  made.cache_salt = 1;
+  const ChannelPtr other = submit(engine, made);
+  run(engine);
+  EXPECT_EQ(same->facts().cached_prompt_tokens, 96);
+  EXPECT_EQ(other->facts().cached_prompt_tokens, 0);
+}
+
+TEST_F(EngineTest, WakesEachReaderOncePerStep) {
+  Engine engine(config, backend, tokenizer, clock);
+  CountingWaker other;
+  for (uint64_t seed = 0; seed < 6; ++seed) submit(engine, request(4, 10, seed));
+  auto submission = engine.submit({request(4, 10, 7), request(4, 10, 8)}, &other);
+  engine.step();
+  EXPECT_EQ(waker.count, 1);
+  EXPECT_EQ(other.count, 1);
+  engine.step();
+  EXPECT_EQ(waker.count, 2);
+  EXPECT_EQ(other.count, 2);
+  run(engine);
+}
+
+TEST_F(EngineTest, FactsAreInOrderOfTime) {
+  Engine engine(config, backend, tokenizer, clock);
+  clock.advance(kNsPerSecond);
+  const ChannelPtr channel = submit(engine, request(100, 10));
+  clock.advance(kNsPerSecond);
+  run(engine);
+  const RequestFacts& facts = channel->facts();
+  EXPECT_EQ(facts.submitted_ns, kNsPerSecond);
+  EXPECT_EQ(facts.first_scheduled_ns, 2 * kNsPerSecond);
+  EXPECT_GT(facts.first_token_ns, facts.first_scheduled_ns);
+  EXPECT_GT(facts.finished_ns, facts.first_token_ns);
+  EXPECT_EQ(engine.stats().time_to_first_token_s.sum(),
+            static_cast<double>(facts.first_token_ns - facts.submitted_ns) / 1e9);
+}
+
+TEST_F(EngineTest, StopEndsWhatIsLeftWithAnError) {
+  Engine engine(config, backend, tokenizer, clock);
+  std::vector<ChannelPtr> channels;
+  for (uint64_t seed = 0; seed < 12; ++seed)
+    channels.push_back(submit(engine, request(40, 90, seed)));
+  for (int i = 0; i < 5; ++i) engine.step();
+  EXPECT_FALSE(engine.drain(0));
+  EXPECT_TRUE(engine.draining());
+  auto refused = engine.submit({request(4, 4)}, &waker);
+  ASSERT_TRUE(refused.ok() && refused->refusal != nullptr);
+  EXPECT_TRUE(refused->refusal->draining);
+  engine.stop();
+  for (const ChannelPtr& channel : channels) {
+    Answer read;
+    read.read(*channel);
+    EXPECT_EQ(read.finish, FinishReason::kError);
+  }
+  EXPECT_TRUE(engine.drain(0));
+  engine.check_invariants();
+}
+
+// Design §7: the same bits alone, in a crowd, with another chunk size, after eviction, from a warm
+// prefix. The reference uses no engine at all.
+TEST_F(EngineTest, SameBitsInAnyCompany) {
+  std::mt19937_64 random(17);
+  std::vector<Request> requests;
+  for (uint64_t seed = 0; seed < 64; ++seed) {
+    Request made = request(1 + static_cast<int32_t>(random() % 150),
+                           1 + static_cast<int32_t>(random() % 60), seed % 8);
+    made.sampling = {.temperature = static_cast<float>(random() % 3) * 0.7F,
+                     .top_k = static_cast<int32_t>(random() % 2) * 20,
+                     .top_p = random() % 2 == 0 ? 1.0F : 0.8F,
+                     .repetition_penalty = random() % 2 == 0 ? 1.0F : 1.1F,
+                     .presence_penalty = random() % 2 == 0 ? 0.0F : 0.5F,
+                     .seed = seed,
+                     .top_logprobs = static_cast<int32_t>(random() % 4) - 1};
+    requests.push_back(std::move(made));
+  }
+  config.max_queued_requests = 64;
+  config.max_queued_tokens = 100000;
+  for (const int32_t chunk : {7, 32, 64}) {
+    config.prefill_chunk_tokens = chunk;
+    Engine engine(config, backend, tokenizer, clock);
+    for (int round = 0; round < 2; ++round) {  // the second from warm prefixes
+      std::vector<ChannelPtr> channels;
+      for (const Request& made : requests) channels.push_back(submit(engine, made));
+      for (int step = 0; engine.step(); ++step) {
+        if (step % 23 == 11) engine.set_pool_limit(static_cast<int32_t>(random() % 20));
+        if (step % 23 == 14) engine.set_pool_limit(128);
+        engine.check_invariants();
+      }
+      engine.set_pool_limit(128);
+      run(engine);
+      for (size_t i = 0; i < requests.size(); ++i) {
+        Answer read;
+        read.read(*channels[i]);
+        SCOPED_TRACE(i);
+        expect_solo(read, requests[i]);
+      }
+    }
+    EXPECT_GT(engine.stats().preemptions.value(), 20U);
+    EXPECT_GT(engine.stats().prefix_cache_hits.value(), 1000U);
+  }
+}
+
+}  // namespace
+}  // namespace puna::engine

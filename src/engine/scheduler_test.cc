@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+namespace puna::engine {
+namespace {
+
+std::unique_ptr<Sequence> make(int32_t prompt, int32_t max_tokens, uint64_t ticket,
+                               uint64_t group = 0, TokenId first_token = 0) {
+  auto sequence = std::make_unique<Sequence>();
+  sequence->ticket = ticket;
+  sequence->group = group == 0 ? ticket : group;
+  sequence->prompt_tokens = prompt;
+  sequence->stop.max_tokens = max_tokens;
+  sequence->tokens.resize(static_cast<size_t>(prompt));
+  std::iota(sequence->tokens.begin(), sequence->tokens.end(), first_token);
+  sequence->reserved_blocks = kv::blocks_for_tokens(prompt + max_tokens);
+  sequence->channel = std::make_shared<RequestChannel>(max_tokens + 1, -1, nullptr);
+  return sequence;
+}
+
+struct SchedulerTest : ::testing::Test {
+  Scheduler scheduler{{.num_blocks = 16,
+                       .max_num_seqs = 4,
+                       .max_batch_tokens = 40,
+                       .prefill_chunk_tokens = 24,
+                       .max_waiting = 8}};
+  StepPlan plan;
+  Batch batch;
+
+  // One step in which every sampled token is 1000. Returns "ticket:tokens" of each row, in order.
+  std::string step() {
+    scheduler.plan(plan);
+    std::string rows;
+    for (const StepPlan::Row& row : plan.rows) {
+      rows += std::to_string(row.sequence->ticket) + ":" + std::to_string(row.num_tokens) + " ";
+    }
+    scheduler.commit(plan, 1, batch);
+    for (size_t i = 0; i < plan.rows.size(); ++i) {
+      Sequence& sequence = *plan.rows[i].sequence;
+      scheduler.advance(sequence, plan.rows[i].num_tokens);
+      if (batch.items[i].sample) sequence.tokens.push_back(1000);
+      if (sequence.output_tokens() == sequence.stop.max_tokens) scheduler.remove(sequence);
+    }
+    scheduler.check();
+    return rows;
+  }
+};
+
+TEST_F(SchedulerTest, DecodeRowsFirstThenChunksUpToTheBudget) {
+  scheduler.enqueue(make(10, 8, 1));
+  EXPECT_EQ(step(), "1:10 ");
+  scheduler.enqueue(make(50, 2, 2, 0, 100));
+  scheduler.enqueue(make(50, 2, 3, 0, 200));
+  EXPECT_EQ(step(), "1:1 2:24 3:15 ");
+  EXPECT_EQ(step(), "1:1 2:24 3:15 ");
+  EXPECT_EQ(step(), "1:1 2:2 3:20 ");
+  EXPECT_EQ(step(), "1:1 2:1 3:1 ");
+}
+
+TEST_F(SchedulerTest, PlanReadsOnly) {
+  scheduler.enqueue(make(50, 20, 1));
+  step();
+  scheduler.enqueue(make(30, 20, 2));
+  scheduler.plan(plan);
+  const std::vector<StepPlan::Row> first = plan.rows;
+  scheduler.plan(plan);
+  ASSERT_EQ(plan.rows.size(), first.size());
+  for (size_t i = 0; i < first.size(); ++i) {
+    EXPECT_EQ(plan.rows[i].sequence, first[i].sequence);
+    EXPECT_EQ(plan.rows[i].num_tokens, first[i].num_tokens);
+  }
+  EXPECT_EQ(scheduler.waiting().size(), 1U);
+}
+
+TEST_F(SchedulerTest, StartsOnlyWhatCanFinish) {
+  scheduler.enqueue(make(16, 160, 1));         // 11 of 16 blocks, though it takes one at first
+  scheduler.enqueue(make(16, 80, 2, 0, 100));  // 6: must wait
+  scheduler.enqueue(make(8, 8, 3, 0, 200));    // would fit, but comes after 2
+  EXPECT_EQ(step(), "1:16 ");
+  EXPECT_EQ(scheduler.promised(), 10);
+  for (int i = 0; i < 158; ++i) EXPECT_EQ(step(), "1:1 ");
+  EXPECT_EQ(step(), "1:1 ");
+  EXPECT_EQ(step(), "2:16 3:8 ");
+}
+
+TEST_F(SchedulerTest, WarmPrefixCostsOnlyTheRest) {
+  scheduler.enqueue(make(40, 1, 1));
+  step();
+  step();
+  EXPECT_EQ(scheduler.pool().cached(), 2);  // 40 tokens are two full blocks
+  scheduler.enqueue(make(40, 1, 2));
+  EXPECT_EQ(step(), "2:8 ");
+  scheduler.enqueue(make(32, 1, 3));  // its last token must be computed: one block counts
+  EXPECT_EQ(step(), "3:16 ");
+}
+
+TEST_F(SchedulerTest, SiblingsWaitForTheFirstOnesPrompt) {
+  scheduler.enqueue(make(40, 4, 1, /*group=*/1));
+  scheduler.enqueue(make(40, 4, 2, /*group=*/1));
+  scheduler.enqueue(make(5, 4, 3, 0, 500));  // somebody else need not wait with them
+  EXPECT_EQ(step(), "1:24 3:5 ");
+  EXPECT_EQ(step(), "3:1 1:16 ");
+  EXPECT_EQ(step(), "1:1 3:1 2:8 ");
+  EXPECT_EQ(scheduler.running()[2]->block_table[0], scheduler.running()[0]->block_table[0]);
+}
+
+TEST_F(SchedulerTest, ShrunkPoolPausesTheYoungestAndResumesItFirst) {
+  scheduler.enqueue(make(20, 60, 1));          // 5 blocks
+  scheduler.enqueue(make(20, 60, 2, 0, 100));  // 5 blocks
+  step();
+  step();
+  scheduler.set_pool_limit(7);
+  scheduler.check();
+  EXPECT_EQ(scheduler.pauses(), 1U);
+  ASSERT_EQ(scheduler.paused().size(), 1U);
+  EXPECT_EQ(scheduler.paused()[0]->ticket, 2U);
+  EXPECT_EQ(scheduler.paused()[0]->channel->facts().preemptions, 1);
+  scheduler.enqueue(make(4, 4, 3, 0, 200));  // would fit, but the paused one comes first
+  EXPECT_EQ(step(), "1:1 ");
+  scheduler.set_pool_limit(16);
+  EXPECT_EQ(step(), "1:1 2:6 3:4 ");  // its first block was still cached
+  scheduler.set_pool_limit(0);
+  scheduler.check();
+  EXPECT_EQ(scheduler.pool().withheld(), 16);
+  EXPECT_EQ(scheduler.paused().size(), 3U);
+  EXPECT_EQ(scheduler.paused()[0]->ticket, 1U);
+  EXPECT_EQ(step(), "");
+}
+
+TEST_F(SchedulerTest, RemoveGivesBackWhateverTheState) {
+  scheduler.enqueue(make(20, 60, 1));
+  step();
+  scheduler.enqueue(make(20, 300, 2));
+  EXPECT_EQ(scheduler.remove(*scheduler.waiting()[0])->ticket, 2U);
+  EXPECT_EQ(scheduler.remove(*scheduler.running()[0])->ticket, 1U);
+  scheduler.check();
+  EXPECT_EQ(scheduler.pool().held(), 0);
+  EXPECT_EQ(scheduler.promised(), 0);
+}
+
+}  // namespace
+}  // namespace puna::engine

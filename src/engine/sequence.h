@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// One request's state. Made by the submitting thread, with every vector at its final capacity, then
+// owned by the engine thread alone: waiting -> running (-> paused -> running) -> gone.
+//
+// tokens = prompt + output. Positions [0, computed) have their keys and values in block_table. Each
+// step computes some of [computed, tokens.size()); when it computes the last one, its logits give
+// the next token. Decoding, a prompt's chunk, and redoing a paused sequence are all this one rule.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/request.h"
+#include "kv/block_id.h"
+#include "model/text_stream.h"
+
+namespace puna::engine {
+
+struct Sequence {
+  SamplingParams sampling;
+  StopRules stop;
+  uint64_t cache_salt = 0;
+  uint64_t ticket = 0;  // order of submission; unique
+  uint64_t group = 0;   // equal for the choices of one call, which share a prompt
+  int32_t prompt_tokens = 0;
+  std::vector<TokenId> tokens;
+  std::vector<TokenId> stop_tokens;       // end of generation and stop_token_ids, sorted
+  std::optional<model::TextStream> text;  // only with stop strings
+  std::shared_ptr<RequestChannel> channel;
+
+  std::vector<kv::BlockId> block_table;
+  int32_t reserved_blocks = 0;  // for prompt + max_tokens: block_table never grows beyond
+  int32_t computed = 0;
+  int32_t shared_blocks = 0;  // the first blocks of block_table that the prefix cache can find
+  int32_t slot = -1;          // -1 unless running
+  TimeNs last_token_ns = 0;
+  bool counted_as_queued = true;  // in the engine's bound on waiting requests
+
+  int32_t known() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t left() const { return known() - computed; }
+  int32_t output_tokens() const { return known() - prompt_tokens; }
+  // Blocks of the prompt that a prefix-cache hit can give: all full ones, but not the one of the
+  // last token, as its logits are needed. Positions that this covers: times kBlockTokens.
+  int32_t shareable_blocks() const { return (known() - 1) / kv::kBlockTokens; }
+  std::span<const TokenId> banned() const {
+    return output_tokens() < stop.min_tokens ? std::span(stop_tokens) : std::span<const TokenId>();
+  }
+};
+
+}  // namespace puna::engine

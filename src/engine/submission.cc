@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/submission.h"
+
+#include <algorithm>
+
+namespace puna::engine {
+namespace {
+
+Result<> check_ids(std::span<const TokenId> ids, int32_t vocab_size, std::string_view field) {
+  for (TokenId id : ids) {
+    if (id >= 0 && id < vocab_size) continue;
+    return Error(ErrorCode::kInvalidArgument,
+                 "{}: token id {} is not in the model's vocabulary (0 to {})", field, id,
+                 vocab_size - 1);
+  }
+  return Ok{};
+}
+
+Result<> check_lengths(int64_t prompt, const StopRules& stop, const BackendLimits& limits) {
+  if (prompt == 0) return Error(ErrorCode::kInvalidArgument, "the prompt is empty");
+  if (stop.max_tokens < 1) {
+    return Error(ErrorCode::kInvalidArgument, "max_tokens must be at least 1, but is {}",
+                 stop.max_tokens);
+  }
+  if (stop.min_tokens < 0 || stop.min_tokens > stop.max_tokens) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "min_tokens must be between 0 and max_tokens ({}), but is {}", stop.max_tokens,
+                 stop.min_tokens);
+  }
+  const int64_t total = prompt + stop.max_tokens;
+  if (total > limits.max_model_len) {
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "This model's maximum context length is {} tokens. However, you requested {} tokens "
+        "({} in the messages, {} in the completion). Please reduce the length of the "
+        "messages or completion.",
+        limits.max_model_len, total, prompt, stop.max_tokens);
+  }
+  if (kv::blocks_for_tokens(total) > limits.num_blocks) {
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "The server's KV pool holds {} tokens. However, you requested {} tokens ({} in the "
+        "messages, {} in the completion). Please reduce the length of the messages or "
+        "completion.",
+        int64_t{limits.num_blocks} * kv::kBlockTokens, total, prompt, stop.max_tokens);
+  }
+  return Ok{};
+}
+
+}  // namespace
+
+Result<> check_request(const Request& request, const BackendLimits& limits) {
+  RETURN_IF_ERROR(check_lengths(static_cast<int64_t>(request.prompt.size()), request.stop, limits));
+  RETURN_IF_ERROR(check_ids(request.prompt, limits.vocab_size, "prompt"));
+  RETURN_IF_ERROR(check_ids(request.stop.stop_token_ids, limits.vocab_size, "stop_token_ids"));
+  for (const auto& [id, bias] : request.sampling.logit_bias) {
+    RETURN_IF_ERROR(check_ids(std::span(&id, 1), limits.vocab_size, "logit_bias"));
+  }
+  return Ok{};
+}
+
+std::unique_ptr<Sequence> make_sequence(Request request, const BackendLimits& limits,
+                                        const model::Tokenizer& tokenizer, Waker* waker) {
+  auto sequence = std::make_unique<Sequence>();
+  sequence->sampling = std::move(request.sampling);
+  sequence->stop = std::move(request.stop);
+  sequence->cache_salt = request.cache_salt;
+  sequence->prompt_tokens = static_cast<int32_t>(request.prompt.size());
+  const StopRules& stop = sequence->stop;
+  const size_t longest = request.prompt.size() + static_cast<size_t>(stop.max_tokens);
+  sequence->tokens.reserve(longest);
+  sequence->tokens.assign(request.prompt.begin(), request.prompt.end());
+  sequence->reserved_blocks = kv::blocks_for_tokens(static_cast<int64_t>(longest));
+  sequence->block_table.reserve(static_cast<size_t>(sequence->reserved_blocks));
+
+  sequence->stop_tokens = stop.stop_token_ids;
+  if (!stop.ignore_eos) {
+    for (TokenId id : tokenizer.end_of_generation()) {
+      if (id < limits.vocab_size) sequence->stop_tokens.push_back(id);
+    }
+  }
+  std::sort(sequence->stop_tokens.begin(), sequence->stop_tokens.end());
+  if (!stop.stop_strings.empty()) sequence->text.emplace(tokenizer, stop.stop_strings);
+  sequence->channel =
+      std::make_shared<RequestChannel>(stop.max_tokens + 1, sequence->sampling.top_logprobs, waker);
+  return sequence;
+}
+
+}  // namespace puna::engine
