@@ -53,6 +53,10 @@ Result<Checkpoint> Checkpoint::open(const std::string& path) {
     ASSIGN_OR_RETURN(auto state, State::from_hugging_face(path));
     return Checkpoint(std::move(state));
   }
+  if (path.ends_with(".safetensors") || path.ends_with(".json")) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "{}: give the folder that holds it, not one file of it", path);
+  }
   ASSIGN_OR_RETURN(GgufFile file, GgufFile::open(path));
   return from_gguf(std::move(file));
 }

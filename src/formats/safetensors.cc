@@ -15,8 +15,8 @@
 namespace puna::formats {
 namespace {
 
-constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
-constexpr size_t kMaxIndexBytes = 64U << 20;
+constexpr uint64_t kMaxHeaderBytes = 16U << 20;  // about 100 bytes per tensor are in use
+constexpr size_t kMaxIndexBytes = 16U << 20;
 constexpr size_t kMaxDims = 8;
 constexpr size_t kMaxFiles = 1'000;
 constexpr std::string_view kSingleName = "model.safetensors";
