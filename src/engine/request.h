@@ -85,7 +85,8 @@ struct TokenEvent {
 };
 
 // Wakes the reader of channels: called by the engine thread at most once per step and Waker, after
-// the step's events are visible. Must not block or allocate. The API's writes to an eventfd.
+// the step's events are visible. Must not block or allocate, and must outlive the engine: a reader
+// can see its last event before the call. The API's writes to an eventfd.
 class Waker {
  public:
   virtual ~Waker() = default;
