@@ -91,6 +91,19 @@ TEST(Checkpoint, OpensAFolderInTheStyleOfTransformers4) {
   EXPECT_EQ(opened->weight_bytes(), 427264U);
 }
 
+TEST(Checkpoint, ATiedHeadMayBeStoredToo) {
+  ScratchFolder folder;
+  for (const auto& entry : std::filesystem::directory_iterator(golden("tiny_llama_hf"))) {
+    std::filesystem::copy(entry.path(), folder / entry.path().filename().string());
+  }
+  auto config = boost::json::parse(read_text(folder / "config.json")).as_object();
+  config["tie_word_embeddings"] = true;
+  write_text(folder / "config.json", boost::json::serialize(config));
+  auto opened = Checkpoint::open(folder.path());
+  ASSERT_TRUE(opened.ok()) << opened.error().message();
+  EXPECT_EQ(opened->tensor({WeightRole::kOutputHead}).name, "model.embed_tokens.weight");
+}
+
 TEST(Checkpoint, DivisorsEqualThoseOfTransformers) {
   const auto golden_rope = boost::json::parse(read_text(golden("formats/llama3_rope.json")));
   for (const auto& item : golden_rope.at("cases").as_array()) {
@@ -268,6 +281,9 @@ TEST_F(EditedGguf, ImpossibleTensors) {
     if (tensor.name == "rope_freqs.weight") tensor.name = "blk.0.attn_q.bias";
   };
   EXPECT_REFUSED(open(), ErrorCode::kUnsupported, "\"blk.0.attn_q.bias\" is no part");
+  dropped_ = {"output.weight"};  // a tied head makes no room for it
+  EXPECT_REFUSED(open(), ErrorCode::kUnsupported, "\"blk.0.attn_q.bias\" is no part");
+  dropped_ = {};
   change_tensor_ = [](GgufTensor& tensor) {
     if (tensor.name == "rope_freqs.weight")
       tensor.data = tensor.data.first((tensor.dims = {7})[0] * 4);

@@ -3,7 +3,7 @@
 #include <fmt/core.h>
 
 #include <filesystem>
-#include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -58,9 +58,9 @@ Result<NamedTensor> find_weight(const SafetensorsFolder& files, const std::strin
 // A tensor that the forward pass would ignore (a bias, an adapter) changes the model: refuse it.
 Result<> refuse_unused(const SafetensorsFolder& files, const std::vector<TensorView>& weights,
                        const std::string& folder) {
-  std::map<std::string_view, bool> expected;
-  for (const TensorView& view : weights) expected[view.name] = true;
-  expected[hugging_face_weight_name({WeightRole::kOutputHead})] = true;
+  const std::string head = hugging_face_weight_name({WeightRole::kOutputHead});
+  std::set<std::string_view> expected{head};  // a tied head may be stored too
+  for (const TensorView& view : weights) expected.insert(view.name);
   for (const auto& [name, tensor] : files.tensors()) {
     // Old files store the rotation frequencies, which the settings give exactly.
     if (expected.contains(name) || name.ends_with(".rotary_emb.inv_freq")) continue;
