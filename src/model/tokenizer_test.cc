@@ -29,8 +29,8 @@ Tokenizer small_tokenizer() {
 // a b c ab bc abc, and names that are added tokens.
 std::string tiny_json(std::string_view merges, std::string_view added = "[]",
                       std::string_view more = "") {
-  return R"({"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},"model":{"type":"BPE",)" +
-         std::string(more) +
+  return R"({"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},)" +
+         std::string(R"("model":{"type":"BPE",)") + std::string(more) +
          R"("vocab":{"a":0,"b":1,"c":2,"ab":3,"bc":4,"abc":5,"Ġ":6},"merges":)" +
          std::string(merges) + R"(},"added_tokens":)" + std::string(added) + "}";
 }
@@ -209,7 +209,7 @@ TEST(TiktokenTest, RefusesBadFiles) {
       {tiktoken_text() + "aGk= 257\n", "expected 256"},
       {tiktoken_text() + "aGk= 255\n", "expected 256"},
       {tiktoken_text() + "aGk= 256\naGk= 257\n", "the same"},
-      {std::string("\n\x0e\n\x05<unk>\x15\0\0", 14), "SentencePiece"},
+      {std::string("\n\x0e\n\x05<unk>\x15\0\0", 12), "SentencePiece"},
   };
   for (const auto& [text, message] : cases) {
     auto tokenizer = Tokenizer::from_tiktoken(text);
@@ -305,9 +305,8 @@ class FolderTest : public testing::Test {
 TEST_F(FolderTest, ReadsTheFilesBesideTheVocabulary) {
   write("tokenizer.json", tiny_json(R"(["a b"])", R"([{"id":7,"content":"<x>","special":true},
                                                       {"id":8,"content":"<y>","special":true}])"));
-  write(
-      "tokenizer_config.json",
-      R"({"bos_token":{"content":"<x>"},"eos_token":"<y>","add_bos_token":true,"chat_template":"T"})");
+  write("tokenizer_config.json", R"({"bos_token":{"content":"<x>"},"eos_token":"<y>",)"
+                                 R"("add_bos_token":true,"chat_template":"T"})");
   write("generation_config.json", R"({"eos_token_id":[8,2]})");
   auto tokenizer = load();
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message();
