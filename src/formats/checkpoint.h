@@ -44,7 +44,7 @@ struct WeightId {
 };
 
 // A row-major matrix (or a vector: rows = 1) inside a mapped file. `columns` is contiguous and a
-// multiple of the type's block_elements.
+// multiple of the type's block_elements. `data` may be unaligned when it comes from safetensors.
 struct TensorView {
   std::string_view name;  // its name in the file, for messages
   TensorType type = TensorType::kF32;

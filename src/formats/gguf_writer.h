@@ -40,6 +40,7 @@ class GgufWriter {
   GgufWriter& operator=(const GgufWriter&) = delete;
   ~GgufWriter();
 
+  // Errors: a key that is set already, or that the options give: general.alignment and split.*.
   // The C++ type chooses the type in the file: uint32_t -> kU32, std::string_view -> kString, ...
   template <typename T>
   requires std::is_arithmetic_v<T> Result<> set(std::string_view key, T value) {
