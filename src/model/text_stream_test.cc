@@ -139,8 +139,8 @@ std::string cut_at_stop(const std::string& text, const std::vector<std::string>&
 }
 
 TEST(TextStreamTest, AnyCutIntoTokensGivesTheSameText) {
-  std::mt19937 random(7);
-  const auto pick = [&](size_t count) { return static_cast<size_t>(random() % count); };
+  std::mt19937 generator(7);
+  const auto pick = [&](size_t count) { return static_cast<size_t>(generator() % count); };
   const std::vector<std::string> parts = {"a",  "b", "ab", "ba",       "é",
                                           "日", "👍", "\n", "\xF0\x9F", "\x80"};
   size_t stopped = 0;

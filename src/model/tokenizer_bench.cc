@@ -5,8 +5,9 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
-#include <cstdlib>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,7 +55,7 @@ void measure(std::string_view name, const Tokenizer& tokenizer,
   for (const std::string_view text : texts) bytes += text.size();
   std::vector<double> seconds;
   size_t tokens = 0;
-  for (int round = 0; round < rounds; ++round) {
+  for (int round = 0; round < std::max(rounds, 1); ++round) {
     tokens = 0;
     const auto begin = std::chrono::steady_clock::now();
     for (const std::string_view text : texts) tokens += tokenizer.encode(text).size();
@@ -71,7 +72,8 @@ int run(int argc, char** argv) {
     fmt::print(stderr, "usage: tokenizer_bench TOKENIZER TEXT [ROUNDS]\n");
     return 2;
   }
-  const int rounds = argc == 4 ? std::max(1, std::atoi(argv[3])) : 5;
+  int rounds = 5;
+  if (argc == 4) std::from_chars(argv[3], argv[3] + std::strlen(argv[3]), rounds);
   const auto begin = std::chrono::steady_clock::now();
   const auto tokenizer = load(argv[1]);
   const double load_seconds = seconds_since(begin);
