@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Llama's weights, packed for a device by its Ops: matrices that are multiplied together are one,
+// and every model rotates interleaved pairs, whatever layout its file has. Immutable after load.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "formats/checkpoint.h"
+#include "kernels/ops.h"
+
+namespace puna::model {
+
+// [hidden_size] f32, zero-padded.
+struct NormWeights {
+  kernels::Buffer memory;
+  const float* values() const { return reinterpret_cast<const float*>(memory.data()); }
+};
+
+struct LayerWeights {
+  NormWeights attn_norm;
+  std::unique_ptr<kernels::PackedMatrix> qkv;          // [q_size + 2 * kv_size, hidden_size]
+  std::unique_ptr<kernels::PackedMatrix> attn_output;  // [hidden_size, q_size]
+  NormWeights ffn_norm;
+  std::unique_ptr<kernels::PackedMatrix> gate_up;   // [2 * intermediate_size, hidden_size]
+  std::unique_ptr<kernels::PackedMatrix> ffn_down;  // [hidden_size, intermediate_size]
+};
+
+class Weights {
+ public:
+  // The checkpoint must outlive the weights: they may be used in place.
+  static Result<Weights> load(const formats::Checkpoint& checkpoint, const kernels::Ops& ops);
+  // Bytes that load() takes besides the mapped file.
+  static uint64_t bytes(const formats::Checkpoint& checkpoint, const kernels::Ops& ops);
+
+  const kernels::PackedMatrix& embedding() const { return *embedding_; }
+  const kernels::PackedMatrix& head() const { return head_ ? *head_ : *embedding_; }
+  const NormWeights& output_norm() const { return output_norm_; }
+  const std::vector<LayerWeights>& layers() const { return layers_; }
+
+ private:
+  std::unique_ptr<kernels::PackedMatrix> embedding_;
+  std::unique_ptr<kernels::PackedMatrix> head_;  // null when tied
+  NormWeights output_norm_;
+  std::vector<LayerWeights> layers_;
+};
+
+}  // namespace puna::model
