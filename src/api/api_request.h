@@ -32,9 +32,9 @@ struct RequestLimits {
   int32_t max_model_len = 0;
 };
 
-inline constexpr int kMaxPrompts = 1024;         // prompts in one call
-inline constexpr int kMaxChoicesPerCall = 1024;  // prompts × n
-inline constexpr int kMaxStopBytes = 1024;       // of one stop string
+inline constexpr int kMaxPrompts = engine::kMaxChoices;         // prompts in one call
+inline constexpr int kMaxChoicesPerCall = engine::kMaxChoices;  // prompts × n
+inline constexpr int kMaxStopBytes = 1024;                      // of one stop string
 inline constexpr int kMaxStopTokenIds = 256;
 
 struct Prompt {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/generation.h"
 
-#include <algorithm>
 #include <ctime>
 
 namespace puna::api {
@@ -121,8 +120,7 @@ void Generation::read_event(Choice& choice, const engine::TokenEvent& event) {
   }
   if (event.token >= 0) {
     ++choice.completion_tokens;
-    const bool ends = event.finish == FinishReason::kStop && is_stop_token(event.token);
-    if (!ends || request_.include_stop_str_in_output) {
+    if (!event.is_stop_token || request_.include_stop_str_in_output) {
       const bool shown =
           !request_.skip_special_tokens || !model_->tokenizer->is_special(event.token);
       choice.text += choice.text_stream.push(event.token);
@@ -194,13 +192,6 @@ void Generation::cancel() {
       model_->engine->cancel(*choice->channel);
     }
   }
-}
-
-bool Generation::is_stop_token(TokenId token) const {
-  const auto& asked = request_.stop_token_ids;
-  if (std::find(asked.begin(), asked.end(), token) != asked.end()) return true;
-  const auto own = model_->tokenizer->end_of_generation();
-  return !request_.ignore_eos && std::find(own.begin(), own.end(), token) != own.end();
 }
 
 Usage Generation::usage() const {

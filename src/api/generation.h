@@ -54,7 +54,6 @@ class Generation {
   void read_event(Choice& choice, const engine::TokenEvent& event);
   void emit_chunk(Choice& choice, std::string& out);
   void finish_stream(std::string& out);
-  bool is_stop_token(TokenId token) const;
   Usage usage() const;
 
   const ServedModel* model_;

@@ -80,10 +80,10 @@ void append_state(MetricsText& text, const engine::EngineStats& stats,
   text.gauge("puna:tokens_in_flight", "Positions held by running requests.",
              stats.tokens_in_flight.value());
   text.head("vllm:cache_config_info", "How the KV cache is laid out.", "gauge");
-  text.sample("vllm:cache_config_info",
-              fmt::format(R"(block_size="{}",num_gpu_blocks="{}",enable_prefix_caching="True")",
-                          kv::kBlockTokens, limits.num_blocks),
-              1);
+  text.sample(
+      "vllm:cache_config_info",
+      fmt::format(R"(block_size="{}",num_gpu_blocks="{}")", kv::kBlockTokens, limits.num_blocks),
+      1);
 }
 
 void append_counters(MetricsText& text, const engine::EngineStats& stats) {

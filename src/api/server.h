@@ -23,12 +23,11 @@ namespace puna::api {
 
 struct ServerConfig {
   std::string host = "127.0.0.1";
-  uint16_t port = 8080;     // 0 picks a free one
-  int32_t admin_port = -1;  // -1: no admin listener; 0 picks a free one
-  std::vector<std::string>
-      api_keys;          // empty: no key needed (loopback only, unless insecure was asked for)
-  std::string tls_cert;  // PEM files; both or neither
-  std::string tls_key;
+  uint16_t port = 8080;                    // 0 picks a free one
+  int32_t admin_port = -1;                 // -1: no admin listener; 0 picks a free one
+  std::vector<std::string> api_keys = {};  // empty: no key needed, and loopback only
+  std::string tls_cert = {};               // PEM files; both or neither
+  std::string tls_key = {};
   int32_t io_threads = 2;
   int32_t max_connections = 1024;
   int64_t max_body_bytes = 16 << 20;         // larger: 413
@@ -45,12 +44,12 @@ struct ServedModel {
   engine::Engine* engine = nullptr;
   const model::Tokenizer* tokenizer = nullptr;
   const model::ChatTemplate* chat_template = nullptr;
-  std::vector<std::string> names;  // --served-model-name; the first is reported
+  std::vector<std::string> names = {};  // --served-model-name; the first is reported
   int32_t max_model_len = 0;
   uint64_t default_seed = 0;  // --seed; requests without a seed draw from it
-  std::string build;          // for /version
+  std::string build = {};     // for /version
   // Appended to /metrics: facts of others (bytes by owner), in Prometheus text format. Any thread.
-  std::function<void(std::string&)> extra_metrics;
+  std::function<void(std::string&)> extra_metrics = {};
 };
 
 class Server {
@@ -63,10 +62,10 @@ class Server {
 
   uint16_t port() const;
   uint16_t admin_port() const;
-  void set_ready(
-      bool ready);  // /ready; also needs a step that completed recently while work is running
-  void drain();     // new requests get 503; streams go on
-  void stop();      // closes everything; returns when the threads ended
+  // For /ready, which also needs a step that completed recently while work is running.
+  void set_ready(bool ready);
+  void drain();  // new requests get 503; streams go on
+  void stop();   // closes everything; returns when the threads ended
 
  private:
   struct State;

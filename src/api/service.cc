@@ -157,7 +157,7 @@ HttpResponse Service::answer_get(Action action, const HttpRequest& request) cons
 }
 
 MaybeError Service::parse(Endpoint endpoint, const HttpRequest& request, ApiRequest& parsed) const {
-  const RequestLimits limits{.vocab_size = model_.tokenizer->vocab_size(),
+  const RequestLimits limits{.vocab_size = model_.engine->limits().vocab_size,
                              .max_model_len = model_.max_model_len};
   if (auto error = parse_request(endpoint, request.body, limits, parsed)) return error;
   return check_model(parsed);
