@@ -101,7 +101,14 @@ asio::awaitable<void> Connection::read_loop() {
   const size_t read_ahead =
       std::max(kReadAhead, 2 * static_cast<size_t>(thread_.side().config->max_header_bytes));
   for (;;) {
-    while (input_.size() >= read_ahead && !discard_ && !gone_) co_await room_.wait();
+    const auto is_full = [&] { return !discard_ && input_.size() >= read_ahead; };
+    while (is_full() && !generation_ && !gone_) co_await room_.wait();
+    if (is_full()) {
+      // Only who reads sees the client leave. So a client that sends this much before it got its
+      // answer loses what it sent: the connection ends after the answer.
+      discard_ = true;
+      input_ = std::string();
+    }
     error_code ec;
     const size_t got = co_await socket_.read_some(asio::buffer(read_buffer_), ec);
     if (ec) break;
@@ -197,6 +204,7 @@ asio::awaitable<bool> Connection::answer_request() {
     const bool go_on = co_await respond(error_response(*error));
     co_return go_on;
   }
+  room_.notify();  // from here on somebody must see the client leave
   bool go_on = false;
   if (generation_->streaming()) {
     go_on = co_await stream_answer();
@@ -257,7 +265,7 @@ asio::awaitable<bool> Connection::stream_answer() {
       co_await news_.wait();
     }
   }
-  co_return reusable && !gone_;
+  co_return reusable && !gone_ && !discard_;
 }
 
 asio::awaitable<bool> Connection::whole_answer() {
@@ -290,6 +298,8 @@ asio::awaitable<void> Connection::refuse_and_close(int status, std::string messa
                                           .code = code,
                                           .retry_after_s = status == 503 ? 1.0 : 0.0});
   response.close = true;
+  reader_.request().body = std::string();
+  release_body();
   co_await respond(std::move(response));
 }
 
@@ -348,7 +358,7 @@ void Connection::set_deadline(int32_t after_ms) {
 }
 
 bool Connection::keep_alive() const {
-  return reader_.state() == HttpReader::State::kDone && reader_.request().keep_alive &&
+  return reader_.state() == HttpReader::State::kDone && reader_.request().keep_alive && !discard_ &&
          !service_.status().draining.load(std::memory_order_relaxed);
 }
 
@@ -367,8 +377,6 @@ void Connection::on_engine_news() {
 }
 
 void Connection::on_time(TimePoint now) {
-  // With a full read-ahead nobody reads, so nobody would see the client leave.
-  if (generation_ && !gone_ && input_.size() >= kReadAhead && socket_.peer_closed()) client_gone();
   if (now < deadline_) return;
   if (writing_) {
     service_.status().write_timeouts.add();

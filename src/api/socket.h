@@ -3,9 +3,6 @@
 // One read and one write may be pending at a time. Belongs to one I/O thread.
 #pragma once
 
-#include <netinet/tcp.h>
-#include <sys/socket.h>
-
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -57,13 +54,6 @@ class Socket {
     co_return co_await tcp_.async_write_some(buffer, asio::redirect_error(asio::use_awaitable, ec));
   }
 
-  // Whether the peer closed, also while bytes from it are waiting to be read.
-  bool peer_closed() {
-    tcp_info info{};
-    socklen_t size = sizeof(info);
-    if (::getsockopt(tcp_.native_handle(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return true;
-    return info.tcpi_state != TCP_ESTABLISHED;
-  }
   void shutdown_send() {
     error_code ignored;
     tcp_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
