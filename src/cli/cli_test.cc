@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "cli/config_file.h"
+#include "cli/flags.h"
+#include "cli/help.h"
+#include "cli/signals.h"
+#include "cli/warm_up.h"
+
+namespace puna::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+Result<Command> parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "puna");
+  return parse_command(static_cast<int>(arguments.size()), arguments.data());
+}
+
+ServeFlags serve_flags(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "serve");
+  auto command = parse(std::move(arguments));
+  EXPECT_TRUE(command.ok()) << command.error().message();
+  return std::get<ServeFlags>(*command);
+}
+
+std::string serve_error(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "serve");
+  const auto command = parse(std::move(arguments));
+  EXPECT_FALSE(command.ok());
+  if (command.ok()) return "";
+  EXPECT_EQ(command.error().message().find('\n'), std::string::npos) << "one line";
+  return command.error().message();
+}
+
+// Files below a folder of the test's own.
+class CliTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    unsetenv("PUNA_API_KEY");
+    std::string pattern = ::testing::TempDir() + "/puna_cli_XXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string write(const std::string& text) {
+    const std::string path = folder_ + "/puna.toml";
+    std::ofstream(path) << text;
+    return path;
+  }
+  std::string folder_;
+};
+
+TEST_F(CliTest, EveryHelpFitsAScreen) {
+  for (const std::string_view help : {kMainHelp, kServeHelp, kRunHelp, kInspectHelp}) {
+    std::istringstream lines{std::string(help)};
+    std::string line;
+    int count = 0;
+    while (std::getline(lines, line)) {
+      ++count;
+      EXPECT_LE(line.size(), 100U) << line;
+    }
+    EXPECT_LE(count, 24);
+  }
+}
+
+TEST_F(CliTest, EveryFlagIsInTheHelp) {
+  const std::vector<std::pair<std::string, std::string_view>> helps = {
+      {"serve", kServeHelp}, {"run", kRunHelp}, {"inspect", kInspectHelp}};
+  for (const auto& [name, help] : helps) {
+    EXPECT_FALSE(flag_names(name).empty());
+    for (const std::string& flag : flag_names(name)) {
+      EXPECT_THAT(std::string(help), HasSubstr(flag)) << name;
+    }
+  }
+}
+
+TEST_F(CliTest, HelpAndVersionAreTexts) {
+  EXPECT_EQ(std::get<Text>(*parse({})).text, kMainHelp);
+  EXPECT_EQ(std::get<Text>(*parse({"--help"})).text, kMainHelp);
+  EXPECT_EQ(std::get<Text>(*parse({"serve", "--help"})).text, kServeHelp);
+  EXPECT_EQ(std::get<Text>(*parse({"run", "--help"})).text, kRunHelp);
+  EXPECT_EQ(std::get<Text>(*parse({"inspect", "-h"})).text, kInspectHelp);
+  EXPECT_THAT(std::get<Text>(*parse({"--version"})).text, HasSubstr("puna "));
+}
+
+TEST_F(CliTest, ServeReadsItsFlags) {
+  const ServeFlags flags =
+      serve_flags({"--model", "m.gguf", "--port", "0", "--api-key", "a", "--api-key", "b",
+                   "--served-model-name=x", "--seed", "18446744073709551615", "--no-prefix-cache",
+                   "--memory-budget", "80%", "--max-num-seqs", "4", "--admin-port", "9"});
+  EXPECT_EQ(flags.model.model, "m.gguf");
+  EXPECT_EQ(flags.port, 0);
+  EXPECT_THAT(flags.api_keys, ElementsAre("a", "b"));
+  EXPECT_THAT(flags.served_model_names, ElementsAre("x"));
+  EXPECT_EQ(flags.seed, UINT64_MAX);
+  EXPECT_TRUE(flags.no_prefix_cache);
+  EXPECT_EQ(flags.model.memory_budget, "80%");
+  EXPECT_EQ(flags.max_num_seqs, 4);
+  EXPECT_EQ(flags.admin_port, 9);
+  EXPECT_EQ(serve_flags({"--api-key", "a", "m.gguf"}).model.model, "m.gguf");
+  EXPECT_EQ(serve_flags({"m.gguf", "--port", "1", "--port", "2"}).port, 2);
+}
+
+TEST_F(CliTest, BadFlagsAreOneLineThatNamesTheFlag) {
+  EXPECT_THAT(serve_error({"--model", "m", "--port", "65536"}), HasSubstr("--port"));
+  EXPECT_THAT(serve_error({"--model", "m", "--port", "65536"}), HasSubstr("65536"));
+  EXPECT_THAT(serve_error({"--model", "m", "--port", "80a"}), HasSubstr("--port"));
+  EXPECT_THAT(serve_error({"--model", "m", "--max-num-seqs", "0"}), HasSubstr("--max-num-seqs"));
+  EXPECT_THAT(serve_error({"--model", "m", "--max-model-len", "99999999999999999999"}),
+              HasSubstr("--max-model-len"));
+  EXPECT_THAT(serve_error({"--model", "m", "--seed", "-1"}), HasSubstr("--seed"));
+  EXPECT_THAT(serve_error({"--model", "m", "--device", "cuda"}), HasSubstr("--device"));
+  EXPECT_THAT(serve_error({"--model", "m", "--isa", "sse"}), HasSubstr("--isa"));
+  EXPECT_THAT(serve_error({"--model", "m", "--frobnicate"}), HasSubstr("--frobnicate"));
+  EXPECT_THAT(serve_error({"--model", "m", "--port"}), HasSubstr("--port"));
+  EXPECT_THAT(serve_error({"--model", "m", "--api-key", ""}), HasSubstr("--api-key"));
+  EXPECT_THAT(serve_error({"--model", "m", "--chat-template", "jinja"}),
+              HasSubstr("--chat-template"));
+  EXPECT_THAT(serve_error({}), HasSubstr("--model"));
+  EXPECT_THAT(serve_error({"--model", "m", "--tls-cert", "c.pem"}), HasSubstr("--tls-key"));
+  EXPECT_THAT(serve_error({"--model", "m", "--max-num-batched-tokens", "8"}),
+              HasSubstr("--max-num-batched-tokens 8"));
+  for (const char* temperature : {"nan", "inf", "-1", "warm"}) {
+    EXPECT_FALSE(parse({"run", "m", "hi", "--temperature", temperature}).ok()) << temperature;
+  }
+  EXPECT_FALSE(parse({"frobnicate"}).ok());
+  EXPECT_FALSE(parse({"inspect"}).ok());
+}
+
+TEST_F(CliTest, RunTellsAnEmptyPromptFromNone) {
+  EXPECT_FALSE(std::get<RunFlags>(*parse({"run", "m"})).prompt_given);
+  const auto flags = std::get<RunFlags>(*parse({"run", "m", "hi", "--seed", "0", "--raw"}));
+  EXPECT_TRUE(flags.prompt_given);
+  EXPECT_TRUE(flags.seed_given);
+  EXPECT_TRUE(flags.raw);
+}
+
+TEST_F(CliTest, ConfigFileFillsWhatTheCommandLineLeavesOut) {
+  const std::string path = write(
+      "# a comment\nmodel = \"m.gguf\"\nport = 9000\nno-prefix-cache = true\n"
+      "served-model-name = [\"one\", \"two\"]\napi-key = \"file\"\n");
+  const ServeFlags flags = serve_flags({"--config", path.c_str(), "--port", "9001"});
+  EXPECT_EQ(flags.model.model, "m.gguf");
+  EXPECT_EQ(flags.port, 9001);
+  EXPECT_TRUE(flags.no_prefix_cache);
+  EXPECT_THAT(flags.served_model_names, ElementsAre("one", "two"));
+  EXPECT_THAT(flags.api_keys, ElementsAre("file"));
+}
+
+TEST_F(CliTest, TheEnvironmentBringsAnApiKeyThatFlagsOverride) {
+  setenv("PUNA_API_KEY", "environment", 1);
+  const std::string path = write("api-key = \"file\"\n");
+  EXPECT_THAT(serve_flags({"--model", "m", "--config", path.c_str()}).api_keys,
+              ElementsAre("environment"));
+  EXPECT_THAT(serve_flags({"--model", "m", "--api-key", "flag"}).api_keys, ElementsAre("flag"));
+  unsetenv("PUNA_API_KEY");
+}
+
+TEST_F(CliTest, BadConfigFilesNameTheFileAndTheLine) {
+  const auto error = [this](const std::string& text) {
+    const std::string path = write(text);
+    return serve_error({"--model", "m", "--config", path.c_str()});
+  };
+  EXPECT_THAT(error("\nprot = 9000\n"), HasSubstr("puna.toml:2: there is no setting \"prot\""));
+  EXPECT_THAT(error("port = 70000\n"), HasSubstr("puna.toml:1: --port"));
+  EXPECT_THAT(error("port = \n"), HasSubstr("puna.toml:1"));
+  EXPECT_THAT(error("[server]\nport = 1\n"), HasSubstr("puna.toml:1: server must be"));
+  EXPECT_THAT(error("port = 2020-01-01\n"), HasSubstr("port must be"));
+  EXPECT_THAT(error("port = [1, 2]\n"), HasSubstr("--port"));
+  EXPECT_THAT(error("config = \"other.toml\"\n"), HasSubstr("there is no setting"));
+  EXPECT_THAT(serve_error({"--model", "m", "--config", "/no/such.toml"}),
+              HasSubstr("/no/such.toml"));
+}
+
+// Counts what it is asked to run, and checks it as a real backend would.
+class CountingBackend final : public engine::Backend {
+ public:
+  CountingBackend(const engine::BackendLimits& limits, VirtualClock& clock, TimeNs per_token_ns)
+      : limits_(limits), clock_(clock), per_token_ns_(per_token_ns) {}
+
+  std::string_view name() const override { return "counting"; }
+  const engine::BackendLimits& limits() const override { return limits_; }
+  void start(const engine::Batch& batch) override {
+    ASSERT_LE(batch.num_tokens, limits_.max_batch_tokens);
+    ASSERT_LE(batch.items.size(), static_cast<size_t>(limits_.max_num_seqs));
+    int32_t tokens = 0;
+    for (const engine::BatchItem& item : batch.items) {
+      ASSERT_LE(item.num_tokens, limits_.max_model_len);
+      ASSERT_EQ(item.tokens.size(), static_cast<size_t>(item.num_tokens));
+      for (const kv::BlockId block : item.block_table) ASSERT_LT(block, limits_.num_blocks);
+      tokens += item.num_tokens;
+    }
+    ASSERT_EQ(tokens, batch.num_tokens);
+    clock_.advance(batch.num_tokens * per_token_ns_);
+    largest_ = std::max(largest_, batch.num_tokens);
+  }
+  std::span<const engine::SampledToken> collect() override { return {}; }
+  int32_t largest() const { return largest_; }
+
+ private:
+  engine::BackendLimits limits_;
+  VirtualClock& clock_;
+  TimeNs per_token_ns_;
+  int32_t largest_ = 0;
+};
+
+TEST(WarmUp, AFastMachineRunsTheLargestStep) {
+  VirtualClock clock;
+  CountingBackend backend({.num_blocks = 100,
+                           .max_num_seqs = 7,
+                           .max_batch_tokens = 300,
+                           .max_model_len = 128,
+                           .vocab_size = 10},
+                          clock, 1000);
+  EXPECT_EQ(warm_up(backend, clock, 100 * kNsPerMs), 300);
+  EXPECT_EQ(backend.largest(), 300);
+}
+
+TEST(WarmUp, ASlowMachineStopsInTime) {
+  VirtualClock clock;
+  CountingBackend backend({.num_blocks = 100,
+                           .max_num_seqs = 4,
+                           .max_batch_tokens = 512,
+                           .max_model_len = 256,
+                           .vocab_size = 10},
+                          clock, 2 * kNsPerMs);
+  const int32_t tokens = warm_up(backend, clock, 100 * kNsPerMs);
+  EXPECT_LT(tokens, 64);
+  EXPECT_GE(tokens, 8);
+  EXPECT_LE(clock.now_ns(), 100 * kNsPerMs);
+}
+
+TEST(WarmUp, TinyLimitsAreObeyed) {
+  VirtualClock clock;
+  CountingBackend backend({.num_blocks = 2,
+                           .max_num_seqs = 64,
+                           .max_batch_tokens = 512,
+                           .max_model_len = 32,
+                           .vocab_size = 10},
+                          clock, 1000);
+  warm_up(backend, clock, 100 * kNsPerMs);
+  EXPECT_GE(backend.largest(), 2);
+}
+
+TEST(SignalsTest, ArriveAsValues) {
+  Signals signals;
+  EXPECT_FALSE(signals.wait(0));
+  raise(SIGTERM);
+  EXPECT_EQ(signals.wait(1000), SIGTERM);
+  EXPECT_FALSE(signals.wait(0));
+}
+
+}  // namespace
+}  // namespace puna::cli

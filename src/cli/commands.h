@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sub-commands, one file each. An error means that it could not start (bad input); the value is
+// the exit code of what ran.
+#pragma once
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "cli/flags.h"
+
+namespace puna::cli {
+
+// `started_ns` is when the process began, for the start time that is printed.
+Result<int> serve(const ServeFlags& flags, TimeNs started_ns);
+Result<int> run(const RunFlags& flags);
+Result<int> inspect(const InspectFlags& flags);
+
+}  // namespace puna::cli

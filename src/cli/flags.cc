@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/flags.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <type_traits>
+
+#include "cli/config_file.h"
+#include "cli/help.h"
+#include "cli/version.h"
+
+namespace puna::cli {
+namespace {
+
+constexpr int32_t kMaxContext = 1 << 24;
+
+// As CLI::Range, but says no to NaN, and says so in a sentence.
+template <typename T>
+CLI::Option* add_number(CLI::App& app, const std::string& name, T& value, T low, T high) {
+  const auto in_range = [low, high](const std::string& text) {
+    T number{};
+    // CLI11 would let "-1" wrap around to the largest unsigned number.
+    if (std::is_unsigned_v<T> && text.starts_with('-')) return text + " is negative";
+    if (!CLI::detail::lexical_cast(text, number)) return fmt::format("{} is no number", text);
+    if (number >= low && number <= high) return std::string();
+    return fmt::format("{} is out of range: {} to {}", text, low, high);
+  };
+  return app.add_option(name, value)->check(in_range);
+}
+
+void add_model_flags(CLI::App& app, ModelFlags& flags) {
+  app.add_option("--chat-template", flags.chat_template)
+      ->check(CLI::IsMember({"llama3", "llama3.1", "llama3.2", "llama3.3", "chatml"}));
+  app.add_option("--device", flags.device)->check(CLI::IsMember({"cpu"}));
+  add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
+  app.add_option("--isa", flags.isa)->check(CLI::IsMember({"reference", "avx2", "avx512"}));
+  app.add_option("--memory-budget", flags.memory_budget);
+  add_number<int32_t>(app, "--max-model-len", flags.max_model_len, 1, kMaxContext);
+}
+
+void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config) {
+  app.add_option("--model,model", flags.model.model);
+  add_model_flags(app, flags.model);
+  app.add_option("--served-model-name", flags.served_model_names);
+  app.add_option("--host", flags.host);
+  add_number<int32_t>(app, "--port", flags.port, 0, 65535);
+  add_number<int32_t>(app, "--admin-port", flags.admin_port, 0, 65535);
+  app.add_option("--api-key", flags.api_keys)->envname("PUNA_API_KEY");
+  app.add_option("--tls-cert", flags.tls_cert);
+  app.add_option("--tls-key", flags.tls_key);
+  add_number<int32_t>(app, "--max-num-seqs", flags.max_num_seqs, 1, 4096);
+  add_number<int32_t>(app, "--max-num-batched-tokens", flags.max_num_batched_tokens, 1, 65536);
+  add_number<int32_t>(app, "--max-queued-requests", flags.max_queued_requests, 0, 1 << 20);
+  add_number<int64_t>(app, "--max-queued-tokens", flags.max_queued_tokens, 0, int64_t{1} << 32);
+  app.add_flag("--no-prefix-cache", flags.no_prefix_cache);
+  add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
+  add_number<int32_t>(app, "--drain-timeout", flags.drain_timeout_s, 0, 86400);
+  app.add_option("--config", config);
+  // A list flag takes one value each time, so that a positional MODEL may follow it.
+  app.get_option("--served-model-name")->allow_extra_args(false);
+  app.get_option("--api-key")->allow_extra_args(false);
+}
+
+void add_run_flags(CLI::App& app, RunFlags& flags) {
+  app.add_option("model", flags.model.model)->required();
+  app.add_option("prompt", flags.prompt);
+  add_model_flags(app, flags.model);
+  app.add_option("--system", flags.system);
+  add_number<float>(app, "--temperature", flags.temperature, 0.0F, 100.0F);
+  add_number<float>(app, "--top-p", flags.top_p, 1e-6F, 1.0F);
+  add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
+  add_number<int32_t>(app, "--max-tokens", flags.max_tokens, 1, kMaxContext);
+  app.add_flag("--raw", flags.raw);
+}
+
+void add_inspect_flags(CLI::App& app, InspectFlags& flags) {
+  app.add_option("model", flags.model)->required();
+  app.add_flag("--tensors", flags.tensors);
+  app.add_flag("--json", flags.json);
+}
+
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+// Settings of the file for flags that the command line and the environment left out.
+Result<> apply_config(CLI::App& app, const std::string& path) {
+  ASSIGN_OR_RETURN(const std::vector<Setting> settings, read_config_file(path));
+  for (const Setting& setting : settings) {
+    CLI::Option* option = app.get_option_no_throw("--" + setting.name);
+    if (option == nullptr || setting.name == "config" || setting.name == "help") {
+      return Error(ErrorCode::kInvalidArgument,
+                   "--config {}:{}: there is no setting \"{}\" (puna serve --help lists them)",
+                   path, setting.line, setting.name);
+    }
+    if (option->count() > 0) continue;
+    try {
+      for (const std::string& value : setting.values) option->add_result(value);
+      option->run_callback();
+    } catch (const CLI::Error& error) {
+      return Error(ErrorCode::kInvalidArgument, "--config {}:{}: {}", path, setting.line,
+                   one_line(error.what()));
+    }
+  }
+  return Ok{};
+}
+
+// What a range per flag can't say.
+Result<> check_serve(const ServeFlags& flags) {
+  if (flags.model.model.empty()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "--model is missing: name a GGUF file or a Hugging Face folder");
+  }
+  if (flags.tls_cert.empty() != flags.tls_key.empty()) {
+    return Error(ErrorCode::kInvalidArgument, "{} also needs {}",
+                 flags.tls_cert.empty() ? "--tls-key" : "--tls-cert",
+                 flags.tls_cert.empty() ? "--tls-cert" : "--tls-key");
+  }
+  if (flags.max_num_batched_tokens < flags.max_num_seqs) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "--max-num-batched-tokens {} is less than --max-num-seqs {}: each running request "
+                 "takes a token of every step",
+                 flags.max_num_batched_tokens, flags.max_num_seqs);
+  }
+  const auto empty = [](const std::string& text) { return text.empty(); };
+  if (std::any_of(flags.api_keys.begin(), flags.api_keys.end(), empty)) {
+    return Error(ErrorCode::kInvalidArgument, "--api-key (or PUNA_API_KEY) is empty");
+  }
+  if (std::any_of(flags.served_model_names.begin(), flags.served_model_names.end(), empty)) {
+    return Error(ErrorCode::kInvalidArgument, "--served-model-name is empty");
+  }
+  return Ok{};
+}
+
+// The parser with its targets; CLI11 keeps pointers into them.
+struct Parser {
+  CLI::App app;
+  ServeFlags serve;
+  RunFlags run;
+  InspectFlags inspect;
+  std::string config;
+  CLI::App* serve_app = app.add_subcommand("serve");
+  CLI::App* run_app = app.add_subcommand("run");
+  CLI::App* inspect_app = app.add_subcommand("inspect");
+
+  Parser() {
+    app.set_version_flag("--version", std::string(kVersion));
+    app.require_subcommand(1);
+    add_serve_flags(*serve_app, serve, config);
+    add_run_flags(*run_app, run);
+    add_inspect_flags(*inspect_app, inspect);
+    // A flag given again wins, so that scripts can append to a command line. Lists add up.
+    for (CLI::App* sub_command : {serve_app, run_app}) {
+      for (CLI::Option* option : sub_command->get_options()) {
+        if (option->get_items_expected_max() == 1) {
+          option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+        }
+      }
+    }
+  }
+
+  std::string_view help() const {
+    if (serve_app->parsed()) return kServeHelp;
+    if (run_app->parsed()) return kRunHelp;
+    return inspect_app->parsed() ? kInspectHelp : kMainHelp;
+  }
+
+  Result<Command> command() {
+    if (serve_app->parsed()) {
+      if (!config.empty()) RETURN_IF_ERROR(apply_config(*serve_app, config));
+      RETURN_IF_ERROR(check_serve(serve));
+      return Command(std::move(serve));
+    }
+    if (run_app->parsed()) {
+      run.prompt_given = run_app->get_option("prompt")->count() > 0;
+      run.seed_given = run_app->get_option("--seed")->count() > 0;
+      return Command(std::move(run));
+    }
+    return Command(std::move(inspect));
+  }
+};
+
+}  // namespace
+
+Result<Command> parse_command(int argc, const char* const* argv) {
+  if (argc < 2) return Command(Text{std::string(kMainHelp)});
+  Parser parser;
+  try {
+    parser.app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return Command(Text{std::string(parser.help())});
+  } catch (const CLI::CallForVersion&) {
+    return Command(Text{"puna " + std::string(kVersion) + "\n"});
+  } catch (const CLI::ParseError& error) {
+    return Error(ErrorCode::kInvalidArgument, "{} (see --help)", one_line(error.what()));
+  }
+  return parser.command();
+}
+
+std::vector<std::string> flag_names(const std::string& sub_command) {
+  const Parser parser;
+  std::vector<std::string> names;
+  for (const CLI::Option* option : parser.app.get_subcommand(sub_command)->get_options()) {
+    for (const std::string& name : option->get_lnames()) {
+      if (name != "help") names.push_back("--" + name);
+    }
+  }
+  return names;
+}
+
+}  // namespace puna::cli

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line as values. Flag names are vLLM's where the meaning is the same.
+//
+//   Result<Command> command = parse_command(argc, argv);   // errors are one line for stderr
+//   std::visit(run_it, *command);
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/result.h"
+
+namespace puna::cli {
+
+// How a model is loaded, whatever is done with it.
+struct ModelFlags {
+  std::string model;          // a GGUF file or a Hugging Face folder
+  std::string chat_template;  // empty: the model's own
+  std::string device = "cpu";
+  int32_t threads = 0;        // 0: one per core
+  std::string isa;            // empty: the best of this CPU
+  std::string memory_budget;  // "4GiB", "80%"; empty: what is available
+  int32_t max_model_len = 0;  // 0: the model's, or what fits
+};
+
+struct ServeFlags {
+  ModelFlags model;
+  std::vector<std::string> served_model_names;  // empty: from the model's path
+  std::string host = "127.0.0.1";
+  int32_t port = 8080;
+  int32_t admin_port = -1;  // -1: none
+  std::vector<std::string> api_keys;
+  std::string tls_cert;
+  std::string tls_key;
+  int32_t max_num_seqs = 32;
+  int32_t max_num_batched_tokens = 512;
+  int32_t max_queued_requests = 256;
+  int64_t max_queued_tokens = 1 << 18;
+  bool no_prefix_cache = false;
+  uint64_t seed = 0;
+  int32_t drain_timeout_s = 30;
+};
+
+struct RunFlags {
+  ModelFlags model;
+  std::string prompt;  // empty: from stdin, or a conversation
+  bool prompt_given = false;
+  std::string system;
+  float temperature = 0.7F;
+  float top_p = 0.95F;
+  uint64_t seed = 0;
+  bool seed_given = false;  // else another one each time
+  int32_t max_tokens = 0;   // 0: up to the end of the context
+  bool raw = false;         // no chat template: the model continues the text
+};
+
+struct InspectFlags {
+  std::string model;
+  bool tensors = false;
+  bool json = false;
+};
+
+// Something to print on stdout, and then the end: --help, --version.
+struct Text {
+  std::string text;
+};
+
+using Command = std::variant<Text, ServeFlags, RunFlags, InspectFlags>;
+
+Result<Command> parse_command(int argc, const char* const* argv);
+
+// The names ("--port") of a sub-command's flags, --help left out; for the test of the help texts.
+std::vector<std::string> flag_names(const std::string& sub_command);
+
+}  // namespace puna::cli

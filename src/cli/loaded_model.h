@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model brought up: file, tokenizer, chat template, memory plan, backend and engine, in the order
+// in which they depend on each other. Shared by `serve` and `run`; main thread.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "cli/flags.h"
+#include "engine/engine.h"
+#include "formats/checkpoint.h"
+#include "model/chat_template.h"
+#include "model/tokenizer.h"
+#include "plan/memory_model.h"
+
+namespace puna::cli {
+
+// How much of it there is to be.
+struct LoadSize {
+  int32_t max_num_seqs = 1;
+  int32_t max_batch_tokens = 512;
+  int32_t max_queued_requests = 1;
+  int64_t max_queued_tokens = 1 << 18;
+  int32_t max_connections = 0;
+  bool prefix_cache = true;
+  bool needs_chat_template = true;
+};
+
+class LoadedModel {
+ public:
+  // Loads everything and runs the warm-up steps; the engine is not started yet.
+  static Result<LoadedModel> load(const ModelFlags& flags, const LoadSize& size);
+
+  const formats::ModelSpec& spec() const { return parts_->checkpoint->spec(); }
+  const model::Tokenizer& tokenizer() const { return *parts_->tokenizer; }
+  const model::ChatTemplate* chat_template() const {
+    return parts_->chat_template ? &*parts_->chat_template : nullptr;
+  }
+  const plan::MemoryPlan& plan() const { return parts_->plan; }
+  const std::string& type_summary() const { return parts_->type_summary; }
+  engine::Engine& engine() { return *parts_->engine; }
+  int32_t warm_up_tokens() const { return parts_->warm_up_tokens; }
+
+ private:
+  // On the heap: the parts hold pointers to each other. Destroyed from the last to the first.
+  struct Parts {
+    SteadyClock clock;
+    std::optional<formats::Checkpoint> checkpoint;
+    std::optional<model::Tokenizer> tokenizer;
+    std::optional<model::ChatTemplate> chat_template;
+    std::string type_summary;
+    plan::MemoryPlan plan;
+    std::unique_ptr<engine::Backend> backend;
+    std::unique_ptr<engine::Engine> engine;
+    int32_t warm_up_tokens = 0;
+  };
+  explicit LoadedModel(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace puna::cli

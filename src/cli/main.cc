@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// puna: exit code 0 for done, 1 for a failure while running, 2 with one line on stderr for bad
+// input.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <variant>
+
+#include "base/clock.h"
+#include "cli/commands.h"
+
+namespace {
+
+using puna::Error;
+using puna::Result;
+
+int report(const Error& error) {
+  std::string line = error.message();
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  fmt::print(stderr, "puna: {}\n", line);
+  return error.code() == puna::ErrorCode::kInternal ? 1 : 2;
+}
+
+struct RunCommand {
+  puna::TimeNs started_ns;
+  Result<int> operator()(const puna::cli::Text& text) const {
+    fmt::print("{}", text.text);
+    return 0;
+  }
+  Result<int> operator()(const puna::cli::ServeFlags& flags) const {
+    return puna::cli::serve(flags, started_ns);
+  }
+  Result<int> operator()(const puna::cli::RunFlags& flags) const { return puna::cli::run(flags); }
+  Result<int> operator()(const puna::cli::InspectFlags& flags) const {
+    return puna::cli::inspect(flags);
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const puna::TimeNs started_ns = puna::SteadyClock().now_ns();
+  const auto command = puna::cli::parse_command(argc, argv);
+  if (!command.ok()) return report(command.error());
+  const Result<int> exit_code = std::visit(RunCommand{started_ns}, *command);
+  return exit_code.ok() ? *exit_code : report(exit_code.error());
+}

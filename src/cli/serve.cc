@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "api/server.h"
+#include "cli/commands.h"
+#include "cli/loaded_model.h"
+#include "cli/signals.h"
+#include "cli/version.h"
+#include "plan/byte_size.h"
+
+namespace puna::cli {
+namespace {
+
+constexpr int kSignalPollMs = 20;
+
+// "SmolLM2-135M-Instruct.Q4_1" for a file of that name, the folder's name for a folder.
+std::string name_of(const std::string& path) {
+  const std::filesystem::path model = std::filesystem::path(path).lexically_normal();
+  const std::filesystem::path last =
+      model.has_filename() ? model.filename() : model.parent_path().filename();
+  return last.extension() == ".gguf" ? last.stem().string() : last.string();
+}
+
+LoadSize load_size(const ServeFlags& flags) {
+  LoadSize size;
+  size.max_num_seqs = flags.max_num_seqs;
+  size.max_batch_tokens = flags.max_num_batched_tokens;
+  size.max_queued_requests = flags.max_queued_requests;
+  size.max_queued_tokens = flags.max_queued_tokens;
+  size.max_connections = api::ServerConfig{}.max_connections;
+  size.prefix_cache = !flags.no_prefix_cache;
+  return size;
+}
+
+api::ServerConfig server_config(const ServeFlags& flags) {
+  api::ServerConfig config;
+  config.host = flags.host;
+  config.port = static_cast<uint16_t>(flags.port);
+  config.admin_port = flags.admin_port;
+  config.api_keys = flags.api_keys;
+  config.tls_cert = flags.tls_cert;
+  config.tls_key = flags.tls_key;
+  return config;
+}
+
+api::ServedModel served_model(LoadedModel& model, const ServeFlags& flags) {
+  api::ServedModel served;
+  served.engine = &model.engine();
+  served.tokenizer = &model.tokenizer();
+  served.chat_template = model.chat_template();
+  served.names = flags.served_model_names;
+  if (served.names.empty()) served.names.push_back(name_of(flags.model.model));
+  served.max_model_len = model.plan().max_model_len;
+  served.default_seed = flags.seed;
+  served.build = std::string(kVersion);
+  served.extra_metrics = [text = model.plan().metrics()](std::string& out) { out += text; };
+  return served;
+}
+
+// The line that scripts wait for, and one that a person can paste.
+void print_listening(const ServeFlags& flags, const api::Server& server, const std::string& name,
+                     TimeNs started_ns) {
+  const bool tls = !flags.tls_cert.empty();
+  const std::string host =
+      flags.host.find(':') == std::string::npos ? flags.host : "[" + flags.host + "]";
+  const std::string url = fmt::format("{}://{}:{}", tls ? "https" : "http", host, server.port());
+  const TimeNs took_ns = SteadyClock().now_ns() - started_ns;
+  fmt::print("listening on {} ({} ms after start)\n", url, took_ns / kNsPerMs);
+  if (flags.admin_port >= 0) fmt::print("admin on http://{}:{}\n", host, server.admin_port());
+  fmt::print(
+      "try: curl {}{}/v1/chat/completions -H 'Content-Type: application/json'{} -d "
+      "'{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"What is the capital of "
+      "France?\"}}]}}'\n",
+      tls ? "-k " : "", url,
+      flags.api_keys.empty() ? "" : " -H 'Authorization: Bearer YOUR_API_KEY'", name);
+  std::fflush(stdout);
+}
+
+// Waits for SIGTERM or SIGINT, then lets running requests finish. A second signal ends at once.
+int wait_and_drain(Signals& signals, engine::Engine& engine, api::Server& server,
+                   int32_t timeout_s) {
+  while (!signals.wait(-1)) {
+  }
+  spdlog::info("draining: no new requests, at most {} s for those that run", timeout_s);
+  server.drain();
+  std::atomic<bool> ended{false};
+  std::atomic<bool> all_finished{false};
+  std::thread drainer([&] {
+    all_finished = engine.drain(timeout_s * kNsPerSecond);
+    ended = true;
+  });
+  while (!ended) {
+    if (signals.wait(kSignalPollMs)) {
+      spdlog::warn("second signal: leaving without draining");
+      std::_Exit(1);  // on purpose without destructors: threads may be inside a long step
+    }
+  }
+  drainer.join();
+  server.stop();
+  engine.stop();
+  if (!all_finished) {
+    spdlog::error("--drain-timeout {}: some requests did not finish in time", timeout_s);
+    return 1;
+  }
+  spdlog::info("drained");
+  return 0;
+}
+
+}  // namespace
+
+Result<int> serve(const ServeFlags& flags, TimeNs started_ns) {
+  std::signal(SIGPIPE, SIG_IGN);
+  spdlog::set_default_logger(spdlog::stderr_color_mt("puna"));
+  spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %^%l%$ %v");
+  Signals signals;
+
+  ASSIGN_OR_RETURN(LoadedModel model, LoadedModel::load(flags.model, load_size(flags)));
+  fmt::print(stderr, "{}", model.plan().table());
+  spdlog::info("{}: {} layers, {}, chat template {}, warmed up with steps of up to {} tokens",
+               flags.model.model, model.spec().num_layers, model.type_summary(),
+               model.chat_template()->name(), model.warm_up_tokens());
+  model.engine().start();
+  const api::ServedModel served = served_model(model, flags);
+  ASSIGN_OR_RETURN(const std::unique_ptr<api::Server> server,
+                   api::Server::start(server_config(flags), served));
+  server->set_ready(true);
+  print_listening(flags, *server, served.names.front(), started_ns);
+  return wait_and_drain(signals, model.engine(), *server, flags.drain_timeout_s);
+}
+
+}  // namespace puna::cli
