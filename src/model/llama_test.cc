@@ -67,7 +67,7 @@ class Runner {
         vocab_(checkpoint.spec().vocab_size) {}
 
   std::vector<float> logits(std::span<const int32_t> prompt, const Feed& feed) {
-    kernels::ThreadPool pool(feed.threads);
+    const auto pool = kernels::ThreadPool::create(feed.threads).value();
     std::vector<int32_t> table(static_cast<size_t>(blocks_));
     std::iota(table.begin(), table.end(), 0);
     if (feed.reverse_blocks) std::reverse(table.begin(), table.end());
@@ -88,7 +88,7 @@ class Runner {
       std::vector<int32_t> rows(count);
       std::iota(rows.begin(), rows.end(), first_row);
       const LlamaStep step{tokens, sequences, rows};
-      pool.run([&](kernels::Lane& lane) { llama_.forward(lane, step); });
+      pool->run([&](kernels::Lane& lane) { llama_.forward(lane, step); });
       for (size_t i = 0; i < count; ++i) {
         const float* row = llama_.logits().row(static_cast<int64_t>(i));
         all.insert(all.end(), row, row + vocab_);

@@ -81,7 +81,7 @@ class Evaluation {
              kernels::KvType kv_type)
       : golden_(golden),
         ops_(kernels::make_cpu_ops(isa).value()),
-        pool_(2),
+        pool_(kernels::ThreadPool::create(2).value()),
         table_(golden.window_tokens / kernels::kKvBlockTokens),
         llama_(Llama::create(checkpoint, *ops_,
                              {.max_rows = kChunk,
@@ -112,7 +112,7 @@ class Evaluation {
     for (size_t i = 0; i < kChunk; ++i) tokens[i] = golden_.entries[base + i].token;
     const kernels::SequenceRows sequence{0, kChunk, static_cast<int32_t>(first), table_.data()};
     const LlamaStep step{tokens, {&sequence, 1}, rows};
-    pool_.run([&](kernels::Lane& lane) { llama_.forward(lane, step); });
+    pool_->run([&](kernels::Lane& lane) { llama_.forward(lane, step); });
     for (size_t i = 0; i < kChunk; ++i) {
       count(first + i, base + i, {llama_.logits().row(static_cast<int64_t>(i)), vocab_});
     }
@@ -152,7 +152,7 @@ class Evaluation {
 
   const Golden& golden_;
   std::unique_ptr<kernels::Ops> ops_;
-  kernels::ThreadPool pool_;
+  std::unique_ptr<kernels::ThreadPool> pool_;
   std::vector<int32_t> table_;
   Llama llama_;
   size_t vocab_;

@@ -6,8 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
-
-#include "base/check.h"
+#include <system_error>
 
 namespace puna::kernels {
 namespace {
@@ -76,21 +75,44 @@ void Barrier::arrive_and_wait() {
   sleepers_.fetch_sub(1, std::memory_order_relaxed);
 }
 
+Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int32_t threads) {
+  if (threads < 1 || threads > kMaxThreads) {
+    return Error(ErrorCode::kInvalidArgument, "{} threads: the least is 1, the most {}", threads,
+                 kMaxThreads);
+  }
+  std::unique_ptr<ThreadPool> pool(new ThreadPool(threads));
+  try {
+    pool->start_workers();
+  } catch (const std::system_error& error) {
+    return Error(ErrorCode::kResourceExhausted, "cannot start thread {} of {}: {}",
+                 pool->workers_.size() + 1, threads, error.what());
+  }
+  return pool;
+}
+
 ThreadPool::ThreadPool(int32_t threads)
-    : size_(threads), barrier_(threads, threads <= usable_cpus() ? kSpin : kSpinCrowded) {
-  CHECK_GE(threads, 1);
+    : size_(threads), barrier_(threads, threads <= usable_cpus() ? kSpin : kSpinCrowded) {}
+
+void ThreadPool::start_workers() {
   const std::vector<int> cpus = allowed_cpus();
-  const bool pin = static_cast<size_t>(threads) <= cpus.size();
-  workers_.reserve(static_cast<size_t>(threads - 1));
-  for (int32_t index = 1; index < threads; ++index) {
+  const bool pin = static_cast<size_t>(size_) <= cpus.size();
+  workers_.reserve(static_cast<size_t>(size_ - 1));
+  for (int32_t index = 1; index < size_; ++index) {
     const int cpu = pin ? cpus[static_cast<size_t>(index)] : -1;
     workers_.emplace_back([this, index, cpu] { work(index, cpu); });
   }
+  phase_.store(kRunning, std::memory_order_release);
+  phase_.notify_all();
 }
 
 ThreadPool::~ThreadPool() {
-  task_ = nullptr;
-  if (size_ > 1) barrier_.arrive_and_wait();
+  if (phase_.load(std::memory_order_relaxed) == kRunning) {
+    task_ = nullptr;
+    if (size_ > 1) barrier_.arrive_and_wait();
+  } else {
+    phase_.store(kAbandoned, std::memory_order_release);
+    phase_.notify_all();
+  }
   for (std::thread& worker : workers_) worker.join();
 }
 
@@ -111,6 +133,8 @@ void ThreadPool::work(int32_t index, int cpu) {
     // Refused (a container may): the worker floats, which is only slower.
     (void)::pthread_setaffinity_np(::pthread_self(), sizeof set, &set);
   }
+  phase_.wait(kStarting, std::memory_order_acquire);
+  if (phase_.load(std::memory_order_acquire) == kAbandoned) return;
   PoolLane lane(index, size_, barrier_);
   for (;;) {
     barrier_.arrive_and_wait();  // fork

@@ -2,8 +2,8 @@
 // The workers that run a step. The thread that calls run() is lane 0; the others sleep between
 // steps. One fork and one join per step, and a barrier between ops. Not for concurrent callers.
 //
-//   ThreadPool pool(4);
-//   pool.run([&](Lane& lane) { llama.forward(lane, step); });
+//   ASSIGN_OR_RETURN(std::unique_ptr<ThreadPool> pool, ThreadPool::create(4));
+//   pool->run([&](Lane& lane) { llama.forward(lane, step); });
 #pragma once
 
 #include <atomic>
@@ -39,12 +39,15 @@ class Barrier {
 
 class ThreadPool {
  public:
-  // `threads` >= 1, lane 0 included. Workers are pinned when every lane can have a CPU of its own.
-  explicit ThreadPool(int32_t threads);
+  // `threads` in [1, kMaxThreads], lane 0 included. Workers are pinned when every lane can have a
+  // CPU of its own. Errors: kInvalidArgument out of the range, kResourceExhausted when the system
+  // refuses.
+  static Result<std::unique_ptr<ThreadPool>> create(int32_t threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  static constexpr int32_t kMaxThreads = 1024;
   int32_t size() const { return size_; }
 
   // Runs body(lane) on every lane; returns when all have. Allocates nothing.
@@ -67,6 +70,8 @@ class ThreadPool {
     Barrier& barrier_;
   };
 
+  explicit ThreadPool(int32_t threads);
+  void start_workers();
   void run_task(Task task, void* context);
   void work(int32_t index, int cpu);
 
@@ -75,6 +80,10 @@ class ThreadPool {
   // Written by lane 0 before it enters the fork barrier, read by workers after they left it.
   Task task_ = nullptr;  // null: the pool ends
   void* context_ = nullptr;
+  // Workers begin when all of them exist: kStarting -> kRunning, or kAbandoned when one can't be
+  // made.
+  enum Phase : int32_t { kStarting, kRunning, kAbandoned };
+  std::atomic<int32_t> phase_{kStarting};
   std::vector<std::thread> workers_;
 };
 
