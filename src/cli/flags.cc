@@ -94,7 +94,11 @@ Result<> apply_config(CLI::App& app, const std::string& path) {
                    "--config {}:{}: there is no setting \"{}\" (puna serve --help lists them)",
                    path, setting.line, setting.name);
     }
-    if (option->count() > 0) continue;
+    if (setting.values.size() > 1 && option->get_items_expected_max() <= 1) {
+      return Error(ErrorCode::kInvalidArgument, "--config {}:{}: --{} takes one value, not a list",
+                   path, setting.line, setting.name);
+    }
+    if (option->count() > 0 || setting.values.empty()) continue;
     try {
       for (const std::string& value : setting.values) option->add_result(value);
       option->run_callback();
