@@ -61,9 +61,9 @@ TEST(Numeric, EveryFloat16RoundTrips) {
 TEST(Numeric, RoundsToNearestEven) {
   EXPECT_EQ(to_float16(65519.0F).bits, 0x7BFF);
   EXPECT_EQ(to_float16(65520.0F).bits, 0x7C00);
-  EXPECT_EQ(to_float16(1.0F + 0x1p-11F).bits, 0x3C00);          // tie goes to even
-  EXPECT_EQ(to_float16(1.0F + 3 * 0x1p-11F).bits, 0x3C02);      // tie goes to even, upwards
-  EXPECT_EQ(to_float16(0x1p-25F).bits, 0);                      // tie between 0 and the least subnormal
+  EXPECT_EQ(to_float16(1.0F + 0x1p-11F).bits, 0x3C00);      // tie goes to even
+  EXPECT_EQ(to_float16(1.0F + 3 * 0x1p-11F).bits, 0x3C02);  // tie goes to even, upwards
+  EXPECT_EQ(to_float16(0x1p-25F).bits, 0);                  // tie between 0 and the least subnormal
   EXPECT_EQ(to_bfloat16(1.0F + 0x1p-8F).bits, 0x3F80);
   EXPECT_EQ(to_bfloat16(1.0F + 3 * 0x1p-8F).bits, 0x3F82);
   EXPECT_TRUE(std::isnan(to_float(to_bfloat16(std::numeric_limits<float>::quiet_NaN()))));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A bounded multi-producer multi-consumer queue that never blocks and never allocates after
-// construction: push fails when it is full, pop when it is empty. Capacity rounds up to a power of two.
-// Source: Dmitry Vyukov, "Bounded MPMC queue" (sequence number per cell).
+// construction: push fails when it is full, pop when it is empty. Capacity rounds up to a power of
+// two. Source: Dmitry Vyukov, "Bounded MPMC queue" (sequence number per cell).
 //
 //   BoundedQueue<Work> queue(1024);
 //   if (!queue.try_push(std::move(work))) refuse();
@@ -33,7 +33,8 @@ class BoundedQueue {
     size_t position = tail_.load(std::memory_order_relaxed);
     for (;;) {
       Cell& cell = cells_[position & mask_];
-      const auto lag = static_cast<intptr_t>(cell.sequence.load(std::memory_order_acquire) - position);
+      const auto lag =
+          static_cast<intptr_t>(cell.sequence.load(std::memory_order_acquire) - position);
       if (lag < 0) return false;
       if (lag > 0) {
         position = tail_.load(std::memory_order_relaxed);

@@ -15,9 +15,10 @@ namespace puna {
 
 }  // namespace puna
 
-#define CHECK(condition)                                                           \
-  do {                                                                             \
-    if (!(condition)) [[unlikely]] ::puna::check_failed(__FILE__, __LINE__, #condition); \
+#define CHECK(condition)                                    \
+  do {                                                      \
+    if (!(condition)) [[unlikely]]                          \
+      ::puna::check_failed(__FILE__, __LINE__, #condition); \
   } while (false)
 #define CHECK_EQ(a, b) CHECK((a) == (b))
 #define CHECK_NE(a, b) CHECK((a) != (b))

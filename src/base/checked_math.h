@@ -29,6 +29,8 @@ inline std::optional<uint64_t> checked_align_up(uint64_t value, uint64_t alignme
   return *sum & ~(alignment - 1);
 }
 
-constexpr int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+constexpr int64_t ceil_div(int64_t value, int64_t divisor) {
+  return (value + divisor - 1) / divisor;
+}
 
 }  // namespace puna

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A file mapped read-only into memory. Pages are read when touched and shared through the page cache.
+// A file mapped read-only into memory. Pages are read when touched and shared through the page
+// cache.
 #pragma once
 
 #include <cstddef>

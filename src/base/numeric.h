@@ -35,7 +35,8 @@ constexpr float to_float(Float16 value) {
   const uint32_t exponent = (value.bits >> 10) & 0x1FU;
   const uint32_t mantissa = value.bits & 0x3FFU;
   if (exponent == 0x1F) return std::bit_cast<float>(sign | 0x7F800000U | (mantissa << 13));
-  if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
   // Zero or subnormal: mantissa * 2^-24, exact in binary32.
   const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
   return sign != 0 ? -magnitude : magnitude;
@@ -46,8 +47,9 @@ constexpr Float16 to_float16(float value) {
   const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000U);
   const uint32_t magnitude = bits & 0x7FFFFFFFU;
   if (magnitude > 0x7F800000U) return {static_cast<uint16_t>(sign | 0x7E00U)};
-  if (magnitude >= 0x477FF000U) return {static_cast<uint16_t>(sign | 0x7C00U)};  // >= 65520 rounds to infinity
-  if (magnitude >= 0x38800000U) {  // normal: >= 2^-14
+  if (magnitude >= 0x477FF000U)
+    return {static_cast<uint16_t>(sign | 0x7C00U)};  // >= 65520 rounds to infinity
+  if (magnitude >= 0x38800000U) {                    // normal: >= 2^-14
     const uint32_t rounded = magnitude + 0xFFFU + ((magnitude >> 13) & 1U);
     return {static_cast<uint16_t>(sign | ((rounded - 0x38000000U) >> 13))};
   }

@@ -62,8 +62,9 @@ struct Ok {};
 template <typename T = Ok>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit by design
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit by design
+  // Implicit, so that a function returns its value or its error as it is.
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT
+  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
@@ -104,11 +105,11 @@ class [[nodiscard]] Result {
 #define PUNA_CONCAT_INNER(a, b) a##b
 #define PUNA_CONCAT(a, b) PUNA_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expression)                                    \
-  do {                                                                 \
-    if (auto puna_result = (expression); !puna_result.ok()) {          \
-      return std::move(puna_result).error();                           \
-    }                                                                  \
+#define RETURN_IF_ERROR(expression)                           \
+  do {                                                        \
+    if (auto puna_result = (expression); !puna_result.ok()) { \
+      return std::move(puna_result).error();                  \
+    }                                                         \
   } while (false)
 
 #define ASSIGN_OR_RETURN(declaration, expression) \
