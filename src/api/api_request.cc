@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <boost/json.hpp>
+#include <cstddef>
 #include <new>
 
 #include "api/request_fields.h"
@@ -15,22 +16,21 @@ namespace json = boost::json;
 
 constexpr size_t kMaxDepth = 16;  // the deepest known field has 4 levels
 
-// Holds the parsed tree and nothing longer than one request. Refuses to grow past `capacity` bytes:
-// a body of tiny values takes many times its own size as a tree.
+// Memory of one parsed tree, at most `capacity` bytes in all its allocations: a body of tiny values
+// takes many times its own size as a tree. What is freed is not given back to the count, for
+// Boost.JSON 1.81 frees the keys of duplicate members with another size than it allocated.
 class CappedMemory final : public json::memory_resource {
  public:
   explicit CappedMemory(size_t capacity) : left_(capacity) {}
 
  private:
   void* do_allocate(size_t bytes, size_t alignment) override {
+    CHECK_LE(alignment, alignof(std::max_align_t));
     if (bytes > left_) throw std::bad_alloc();
     left_ -= bytes;
-    return ::operator new(bytes, std::align_val_t(alignment));
+    return ::operator new(bytes);
   }
-  void do_deallocate(void* memory, size_t bytes, size_t alignment) override {
-    left_ += bytes;
-    ::operator delete(memory, std::align_val_t(alignment));
-  }
+  void do_deallocate(void* memory, size_t, size_t) override { ::operator delete(memory); }
   bool do_is_equal(const json::memory_resource& other) const noexcept override {
     return this == &other;
   }

@@ -8,12 +8,12 @@
 #pragma once
 
 #include <array>
-#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
 
+#include "api/asio.h"
 #include "api/http_reader.h"
 #include "api/service.h"
 #include "api/socket.h"

@@ -4,14 +4,10 @@
 #pragma once
 
 #include <atomic>
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/ssl/context.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <thread>
 #include <unordered_set>
 
+#include "api/asio.h"
 #include "api/connection.h"
 #include "api/event_waker.h"
 #include "api/server.h"

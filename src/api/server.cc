@@ -3,12 +3,9 @@
 
 #include <fmt/format.h>
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/ssl/context.hpp>
 #include <list>
 
+#include "api/asio.h"
 #include "api/io_thread.h"
 
 namespace puna::api {

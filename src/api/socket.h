@@ -3,20 +3,12 @@
 // One read and one write may be pending at a time. Belongs to one I/O thread.
 #pragma once
 
-#include <boost/asio/awaitable.hpp>
-#include <boost/asio/buffer.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/ssl/context.hpp>
-#include <boost/asio/ssl/stream.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <optional>
 #include <string_view>
 
-namespace puna::api {
+#include "api/asio.h"
 
-namespace asio = boost::asio;
-using boost::system::error_code;
+namespace puna::api {
 
 class Socket {
  public:
