@@ -92,8 +92,10 @@ bool is_test(const std::string& path) {
          path.find("/test_") != std::string::npos;
 }
 
-bool is_long_by_design(const std::string& path) {
-  return std::any_of(kLongFiles.begin(), kLongFiles.end(), [&](auto& e) { return e.file == path; });
+template <size_t kCount>
+bool listed(const std::array<Exception, kCount>& exceptions, const std::string& path) {
+  return std::any_of(exceptions.begin(), exceptions.end(),
+                     [&](auto& exception) { return exception.file == path; });
 }
 
 TEST(Tidy, FindsTheSources) { EXPECT_GT(all_sources().size(), 50U); }
