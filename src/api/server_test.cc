@@ -202,8 +202,8 @@ TEST_F(ServerTest, ChatAnswersHaveOpenAisShape) {
 
 TEST_F(ServerTest, SeedsMakeAnswersRepeatableAndChoicesDiffer) {
   start();
-  const std::string seeded =
-      R"({"prompt":"ab","max_tokens":20,"n":3,"seed":-9,"ignore_eos":true,"skip_special_tokens":false})";
+  const std::string seeded = R"({"prompt":"ab","max_tokens":20,"n":3,"seed":-9,"ignore_eos":true,)"
+                             R"("skip_special_tokens":false})";
   const auto texts = [&](const std::string& body) {
     std::vector<std::string> result;
     const json::value answer = parse_json(post("/v1/completions", body).body);
@@ -324,15 +324,16 @@ void expect_stream_equals_whole(ServerTest& test, bool chat, const std::string& 
 TEST_F(ServerTest, StreamsJoinedAreTheWholeAnswer) {
   start();
   // Random tokens: half of them special, most of the others no whole character.
-  for (
-      const char* fields :
-      {R"("seed":1,"max_tokens":200)", R"("seed":2,"max_tokens":200,"n":3,"ignore_eos":true)",
-       R"("seed":3,"max_tokens":100,"ignore_eos":true,"skip_special_tokens":false)",
-       R"("seed":4,"max_tokens":300,"ignore_eos":true,"stop":["a","bc","\u0001"])",
-       R"("seed":5,"max_tokens":300,"ignore_eos":true,"stop":["e"],"include_stop_str_in_output":true)",
-       R"("seed":6,"max_tokens":300,"stop_token_ids":[70,71,72,73],"ignore_eos":true)",
-       R"("seed":7,"max_tokens":300,"ignore_eos":true,"skip_special_tokens":false,"stop":["reserved_special_token_7"])",
-       R"("temperature":0,"max_tokens":1)"}) {
+  for (const char* fields :
+       {R"("seed":1,"max_tokens":200)", R"("seed":2,"max_tokens":200,"n":3,"ignore_eos":true)",
+        R"("seed":3,"max_tokens":100,"ignore_eos":true,"skip_special_tokens":false)",
+        R"("seed":4,"max_tokens":300,"ignore_eos":true,"stop":["a","bc","\u0001"])",
+        R"("seed":5,"max_tokens":300,"ignore_eos":true,"stop":["e"],)"
+        R"("include_stop_str_in_output":true)",
+        R"("seed":6,"max_tokens":300,"stop_token_ids":[70,71,72,73],"ignore_eos":true)",
+        R"("seed":7,"max_tokens":300,"ignore_eos":true,"skip_special_tokens":false,)"
+        R"("stop":["reserved_special_token_7"])",
+        R"("temperature":0,"max_tokens":1)"}) {
     for (const bool chat : {true, false}) {
       SCOPED_TRACE(fmt::format("{} {}", chat, fields));
       expect_stream_equals_whole(*this, chat, fields);

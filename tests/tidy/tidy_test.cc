@@ -48,7 +48,7 @@ struct Banned {
 };
 constexpr std::array<Banned, 10> kBanned = {{
     {R"(\bthrow\b)", "Result<T>"},
-    {R"(\b(s?rand|random)\()", "a seeded generator"},
+    {R"(\bs?rand\()", "a seeded generator"},
     {R"(\b(strcpy|strcat|sprintf|vsprintf|gets|strtok|atoi|atof)\()", "bounded string functions"},
     {R"(\bsystem\()", "nothing: the server starts no process"},
     {R"(\bassert\()", "CHECK, which is on in every build"},
