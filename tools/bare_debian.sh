@@ -19,17 +19,16 @@ cleanup() { for folder in proc sys dev; do umount --recursive --lazy "$root/$fol
 trap cleanup EXIT
 # The way out: name resolution, the host's certificates and apt's settings (a proxy, perhaps).
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
-mkdir -p "$root/etc/ssl/certs" "$root/etc/apt/apt.conf.d"
-cp -L "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$root/etc/ssl/certs/ca-certificates.crt"
+mkdir -p "$root/etc/ssl" "$root/etc/apt/apt.conf.d"
+cp -L "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$root/etc/ssl/host.crt"
 cp -r /etc/apt/apt.conf.d/*proxy* /etc/apt/apt.conf.d/*registry* "$root/etc/apt/apt.conf.d/" 2>/dev/null || true
-[ -f /etc/apt/sources.list.d/debian.sources ] && cp /etc/apt/sources.list.d/debian.sources "$root/etc/apt/sources.list.d/"
 # A copy of the clone, not a mount: what is not committed must not be seen.
 rm -rf "$root/puna"
 git clone --quiet --no-local "$source" "$root/puna"
 
 inside() {
   chroot "$root" /usr/bin/env -i HOME=/home PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 CI=true \
-    PIP_CERT=/etc/ssl/certs/ca-certificates.crt /bin/bash -c "$1"
+    PIP_CERT=/etc/ssl/host.crt /bin/bash -c "$1"
 }
 
 case "$what" in
