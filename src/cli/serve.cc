@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -21,6 +22,7 @@ namespace puna::cli {
 namespace {
 
 constexpr int kSignalPollMs = 20;
+constexpr int kLastWritesMs = 100;
 
 // "SmolLM2-135M-Instruct.Q4_1" for a file of that name, the folder's name for a folder.
 std::string name_of(const std::string& path) {
@@ -105,6 +107,8 @@ int wait_and_drain(Signals& signals, engine::Engine& engine, api::Server& server
     }
   }
   drainer.join();
+  // The engine is done; the I/O threads may still be writing the last events.
+  std::this_thread::sleep_for(std::chrono::milliseconds(kLastWritesMs));
   server.stop();
   engine.stop();
   if (!all_finished) {

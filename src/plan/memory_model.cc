@@ -115,12 +115,12 @@ uint64_t MemoryPlan::fixed() const {
 
 uint64_t kv_bytes_per_token(const BackendCost& cost) {
   // The difference leaves out what a pool takes whatever its size.
-  constexpr int32_t blocks = 64;
+  constexpr int32_t kBlocks = 64;
   CpuBackendConfig config;
-  config.num_blocks = blocks;
+  config.num_blocks = kBlocks;
   const uint64_t small = cost(config).kv;
-  config.num_blocks = 2 * blocks;
-  return (cost(config).kv - small) / (blocks * kv::kBlockTokens);
+  config.num_blocks = 2 * kBlocks;
+  return (cost(config).kv - small) / (kBlocks * kv::kBlockTokens);
 }
 
 engine::CpuBackendConfig backend_config(const MemoryPlan& plan, const PlanRequest& request) {

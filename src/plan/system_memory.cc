@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan/system_memory.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <fstream>
@@ -47,7 +49,7 @@ constexpr GroupFiles kVersion1 = {"/sys/fs/cgroup/memory", "memory.limit_in_byte
 void apply_groups(const std::string& root, const GroupFiles& files, std::string path,
                   SystemMemory& memory) {
   while (true) {
-    const std::string folder = root + std::string(files.mount) + path + "/";
+    const std::string folder = fmt::format("{}{}{}/", root, files.mount, path);
     // "max" (no limit) holds no number; version 1 writes a huge one.
     const auto limit = read_number(folder + std::string(files.limit), "");
     if (limit && *limit < memory.total) {

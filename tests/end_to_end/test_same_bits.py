@@ -95,16 +95,20 @@ def test_with_one_thread(alone):
 def test_after_eviction(alone):
     """A pool for a few sequences: blocks of ended requests are taken away again and again."""
     with Puna("--max-model-len", 384, "--max-num-seqs", 2) as server:
-        crowd = requests_of_the_crowd()
-        blocks = metric(server, "puna:memory_bytes", "kv_pool")
-        assert blocks > 0
-        first = [bits(complete(server, **fields)) for fields in crowd[:11]]
+        def ask_some():
+            before = metric(server, "vllm:prefix_cache_hits_total")
+            answers = [bits(complete(server, **fields)) for fields in requests_of_the_crowd()[:11]]
+            return answers, metric(server, "vllm:prefix_cache_hits_total") - before
+
+        first, cold_hits = ask_some()
         assert_same(alone[:11], first)
+        _, warm_hits = ask_some()
         for number in range(6):  # other prompts push the first ones out
             post(server, "/v1/completions",
                  {"model": MODEL_NAME, "max_tokens": 1, "prompt": [100 + number] * 380})
-        again = [bits(complete(server, **fields)) for fields in crowd[:11]]
+        again, hits = ask_some()
         assert_same(alone[:11], again)
+        assert hits == cold_hits < warm_hits, "nothing was evicted"
 
 
 def test_whole_choices_of_one_call_equal_single_calls(alone):
