@@ -46,7 +46,7 @@ void run_step(engine::Backend& backend, int32_t tokens, uint64_t step) {
     item.num_tokens = std::min(longest, tokens - batch.num_tokens);
     item.tokens = std::span(prompt).first(static_cast<size_t>(item.num_tokens));
     item.block_table =
-        std::span(block_ids).subspan(static_cast<size_t>(slot * blocks),
+        std::span(block_ids).subspan(static_cast<size_t>(slot) * static_cast<size_t>(blocks),
                                      static_cast<size_t>(kv::blocks_for_tokens(item.num_tokens)));
     item.sample = true;
     item.sampling = &sampling;
