@@ -14,6 +14,7 @@ readonly source="$(git -C "$(dirname "$0")" rev-parse --show-toplevel)"
 [ -x "$root/bin/bash" ] || debootstrap --variant=minbase bookworm "$root"
 for folder in proc sys dev; do
   mountpoint -q "$root/$folder" || mount --rbind "/$folder" "$root/$folder"
+  mount --make-rslave "$root/$folder"  # unmounting here must not reach the host
 done
 cleanup() { for folder in proc sys dev; do umount --recursive --lazy "$root/$folder" || true; done; }
 trap cleanup EXIT
