@@ -100,7 +100,7 @@ Result<Weights> Weights::load(const Checkpoint& checkpoint, const Ops& ops) {
 uint64_t Weights::bytes(const Checkpoint& checkpoint, const Ops& ops) {
   uint64_t bytes = 0;
   for_each_matrix(checkpoint, [&](const Parts& parts) { bytes += ops.packed_bytes(parts); });
-  const auto norms = static_cast<uint64_t>(2 * checkpoint.spec().num_layers + 1);
+  const auto norms = 2 * static_cast<uint64_t>(checkpoint.spec().num_layers) + 1;
   return bytes + norms * norm_bytes(checkpoint);
 }
 
