@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Proves `./dev run` and `./dev test` from a clean clone inside a bare Debian 12 root. Needs root and debootstrap.
 #
-#   tools/bare_debian.sh FOLDER run     serves the default model there and asks it one question
-#   tools/bare_debian.sh FOLDER test    runs the whole test suite there
+#   tools/bare_debian.sh FOLDER run                 serves the default model there and asks it one question
+#   tools/bare_debian.sh FOLDER test [SUITE ...]    runs the test suites there
 #
 # FOLDER becomes the root file system and is kept, so that a second call skips debootstrap.
 set -euo pipefail
-[ $# -eq 2 ] || { sed -n '3,9p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '3,9p' "$0"; exit 2; }
 readonly root="$1" what="$2"
+shift 2
 readonly source="$(git -C "$(dirname "$0")" rev-parse --show-toplevel)"
 
 [ -x "$root/bin/bash" ] || debootstrap --variant=minbase bookworm "$root"
@@ -33,7 +34,7 @@ inside() {
 }
 
 case "$what" in
-  test) inside 'cd /puna && ./dev test' ;;
+  test) inside "cd /puna && ./dev test $*" ;;
   run)
     inside 'cd /puna && exec ./dev run -- --port 8765' &
     server=$!
