@@ -201,6 +201,7 @@ asio::awaitable<bool> Connection::answer_request() {
     const bool go_on = co_await respond(error_response(*error));
     co_return go_on;
   }
+  unanswered_.emplace(service_.status(), service_.last_step_ns());
   room_.notify();  // from here on somebody must see the client leave
   bool go_on = false;
   if (generation_->streaming()) {
@@ -208,6 +209,7 @@ asio::awaitable<bool> Connection::answer_request() {
   } else {
     go_on = co_await whole_answer();
   }
+  unanswered_.reset();
   generation_.reset();  // cancels what still runs
   co_return go_on;
 }
@@ -246,7 +248,7 @@ asio::awaitable<bool> Connection::stream_answer() {
   std::string events;
   for (bool finished = false; !finished;) {
     events.clear();
-    finished = generation_->poll(events);
+    finished = poll_generation(events);
     if (!events.empty()) {
       if (chunked) fmt::format_to(std::back_inserter(frame), "{:x}\r\n", events.size());
       frame += events;
@@ -267,12 +269,18 @@ asio::awaitable<bool> Connection::stream_answer() {
 
 asio::awaitable<bool> Connection::whole_answer() {
   std::string no_events;
-  while (!generation_->poll(no_events)) {
+  while (!poll_generation(no_events)) {
     if (gone_) co_return false;
     co_await news_.wait();
   }
   const bool go_on = co_await respond(generation_->take_response());
   co_return go_on;
+}
+
+bool Connection::poll_generation(std::string& events) {
+  const bool finished = generation_->poll(events);
+  if (finished || generation_->started()) unanswered_.reset();
+  return finished;
 }
 
 asio::awaitable<bool> Connection::respond(HttpResponse response) {

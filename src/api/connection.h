@@ -10,6 +10,7 @@
 #include <array>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -70,6 +71,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   asio::awaitable<void> linger();
   asio::awaitable<bool> write(std::string_view data);
 
+  bool poll_generation(std::string& events);
   void feed_reader();
   bool body_fits();
   void release_body();
@@ -95,6 +97,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string request_id_;
   int64_t counted_body_ = 0;  // this connection's part of ServerStatus::body_bytes
   std::unique_ptr<Generation> generation_;
+  std::optional<Unanswered> unanswered_;
 };
 
 }  // namespace puna::api

@@ -376,6 +376,19 @@ TEST_F(ConnectionTest, AdminPortAnswersWhileTheEngineIsStuck) {
   backend->step_us = 0;
 }
 
+TEST_F(ConnectionTest, HealthSaysThatTheEngineIsStuck) {
+  config.stall_timeout_ms = 200;
+  start();
+  backend->step_us = 1'000'000;
+  TestClient waiting(server->port());
+  waiting.send(
+      TestClient::request("POST", "/v1/completions", R"({"prompt":"abc","max_tokens":1})"));
+  EXPECT_TRUE(eventually([&] { return get("/health").status == 503; }));
+  EXPECT_THAT(get("/ready").body, HasSubstr("stalled"));
+  EXPECT_EQ(waiting.read_response().status, 200);
+  EXPECT_TRUE(eventually([&] { return get("/health").status == 200; }));
+}
+
 TEST_F(ConnectionTest, GarbageDoesNotHurtOthers) {
   start();
   for (const std::string& bytes :

@@ -19,8 +19,8 @@ struct WakerPool {
 };
 
 WakerPool& pool() {
-  static auto* const instance = new WakerPool();  // outlives every thread
-  return *instance;
+  static auto* const kPool = new WakerPool();  // outlives every thread
+  return *kPool;
 }
 
 }  // namespace

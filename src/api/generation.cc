@@ -108,6 +108,7 @@ bool Generation::poll(std::string& out) {
 
 void Generation::read_event(Choice& choice, const engine::TokenEvent& event) {
   using engine::FinishReason;
+  started_ = true;
   if (event.finish == FinishReason::kError || event.finish == FinishReason::kCancelled) {
     failure_ = ApiError{.status = 503,
                         .message = "the server stopped before the answer was complete",
@@ -125,7 +126,7 @@ void Generation::read_event(Choice& choice, const engine::TokenEvent& event) {
           !request_.skip_special_tokens || !model_->tokenizer->is_special(event.token);
       choice.text += choice.text_stream.push(event.token);
       if (request_.wants_logprobs()) {
-        const auto num_top = static_cast<size_t>(event.num_top);
+        const auto num_top = static_cast<uint8_t>(event.num_top);
         choice.logprobs.append(event, {choice.channel->top_of_last(), num_top}, shown);
       }
     }

@@ -41,6 +41,7 @@ class Generation {
   // Hands the choices to the engine. An error is the whole answer.
   MaybeError submit(engine::Waker* waker);
 
+  bool started() const { return started_; }  // the engine has answered something
   bool streaming() const { return request_.stream; }
   // Reads what the engine made since the last call. A stream's events are appended to `out`, its
   // end (usage, [DONE]) included. True when every choice has ended.
@@ -63,6 +64,7 @@ class Generation {
   std::vector<std::unique_ptr<Choice>> choices_;
   int64_t prompt_tokens_ = 0;
   size_t unfinished_ = 0;
+  bool started_ = false;
   MaybeError failure_;
 };
 

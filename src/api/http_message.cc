@@ -20,11 +20,11 @@ int hex_value(char c) {
 }
 
 uint64_t process_salt() {
-  static const uint64_t salt = [] {
+  static const uint64_t kSalt = [] {
     std::random_device device;
     return (static_cast<uint64_t>(device()) << 32) ^ device();
   }();
-  return salt;
+  return kSalt;
 }
 
 }  // namespace

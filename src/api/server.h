@@ -36,7 +36,8 @@ struct ServerConfig {
   int32_t work_threads = 2;                  // parse and tokenise long bodies
   int32_t header_timeout_ms = 10'000;        // a request's head and body must arrive in this time
   int32_t idle_timeout_ms = 75'000;          // keep-alive
-  int32_t write_timeout_ms = 30'000;         // a client that does not read for this long is dropped
+  int32_t stall_timeout_ms = 60'000;  // no step for this long with work to do: /health says 503
+  int32_t write_timeout_ms = 30'000;  // a client that does not read for this long is dropped
 };
 
 // What the server serves; everything outlives it.

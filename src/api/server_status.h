@@ -6,7 +6,9 @@
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 
+#include "base/clock.h"
 #include "base/metrics.h"
 
 namespace puna::api {
@@ -19,8 +21,10 @@ struct ServerStatus {
   std::atomic<bool> draining{false};
   std::atomic<bool> stopping{false};  // queued work is no longer worth doing
 
-  std::atomic<int> connections{0};     // open now
-  std::atomic<int64_t> body_bytes{0};  // of requests that are being read
+  std::atomic<int> unanswered{0};        // submitted, and no token came yet
+  std::atomic<TimeNs> pending_since{0};  // the first submission after the last step that ended
+  std::atomic<int> connections{0};       // open now
+  std::atomic<int64_t> body_bytes{0};    // of requests that are being read
   Counter connections_accepted;
   Counter connections_refused;  // over max_connections
   Counter clients_gone;         // left while their answer was being made
@@ -32,6 +36,24 @@ struct ServerStatus {
       if (kCountedStatuses[i] == status) responses[i].add();
     }
   }
+};
+
+// A submitted request for which the engine has shown nothing yet: while it lives, an engine that
+// completes no step is stuck.
+class Unanswered {
+ public:
+  Unanswered(ServerStatus& status, TimeNs last_step_ns) : status_(status) {
+    if (status_.pending_since.load() <= last_step_ns) {
+      status_.pending_since.store(SteadyClock().now_ns());
+    }
+    status_.unanswered.fetch_add(1);
+  }
+  ~Unanswered() { status_.unanswered.fetch_sub(1); }
+  Unanswered(const Unanswered&) = delete;
+  Unanswered& operator=(const Unanswered&) = delete;
+
+ private:
+  ServerStatus& status_;
 };
 
 }  // namespace puna::api

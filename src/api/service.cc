@@ -71,6 +71,7 @@ Service::Service(const ServedModel& model, const ServerConfig& config, ServerSta
     : model_(model),
       side_(side),
       keys_(config.api_keys),
+      stall_timeout_ns_(config.stall_timeout_ms * kNsPerMs),
       created_s_(static_cast<int64_t>(std::time(nullptr))),
       fingerprint_(make_fingerprint(model)),
       status_(&status) {}
@@ -220,13 +221,23 @@ HttpResponse Service::one_model(std::string_view name) const {
       json_string(name), created_s_, json_string(names.front()), model_.max_model_len));
 }
 
-HttpResponse Service::health(bool for_traffic) const {
+TimeNs Service::last_step_ns() const { return model_.engine->stats().last_step_ns.load(); }
+
+// How long the engine has had work without completing a step.
+TimeNs Service::stuck_ns() const {
   const engine::EngineStats& stats = model_.engine->stats();
-  const TimeNs last_step = stats.last_step_ns.load();
-  const bool working = stats.requests_running.value() > 0 && last_step != 0;
-  const TimeNs age = working ? SteadyClock().now_ns() - last_step : 0;
+  const TimeNs last_step = last_step_ns();
+  const TimeNs pending_since = status_->pending_since.load();
+  const bool working = stats.requests_running.value() + stats.requests_waiting.value() > 0;
+  const bool pending = status_->unanswered.load() > 0 && pending_since > last_step;
+  if (!working && !pending) return 0;
+  return SteadyClock().now_ns() - std::max(last_step, pending_since);
+}
+
+HttpResponse Service::health(bool for_traffic) const {
+  const TimeNs age = stuck_ns();
   std::string_view state = "ok";
-  if (age > kStalledAfterNs) {
+  if (age > stall_timeout_ns_) {
     state = "stalled";  // probes must see an engine that is stuck, also the one that restarts us
   } else if (for_traffic && status_->draining.load()) {
     state = "draining";
@@ -234,7 +245,7 @@ HttpResponse Service::health(bool for_traffic) const {
     state = "starting";
   }
   HttpResponse response = json_response(
-      fmt::format(R"({{"status":{},"last_step_age_ms":{}}})", json_string(state), age / kNsPerMs));
+      fmt::format(R"({{"status":{},"stuck_ms":{}}})", json_string(state), age / kNsPerMs));
   if (state != "ok") response.status = 503;
   return response;
 }

@@ -37,6 +37,7 @@ class Service {
   // The whole request, after refuse_head() let it pass. Takes time in proportion to the body.
   Answer answer(const HttpRequest& request) const;
 
+  TimeNs last_step_ns() const;
   ServerStatus& status() const { return *status_; }
 
  private:
@@ -62,19 +63,18 @@ class Service {
   HttpResponse models() const;
   HttpResponse one_model(std::string_view name) const;
   HttpResponse health(bool for_traffic) const;
+  TimeNs stuck_ns() const;
   MaybeError parse(Endpoint endpoint, const HttpRequest& request, ApiRequest& parsed) const;
   MaybeError check_model(const ApiRequest& request) const;
 
   const ServedModel model_;
   const Side side_;
   const ApiKeys keys_;
+  const TimeNs stall_timeout_ns_;
   const int64_t created_s_;
   const std::string fingerprint_;
   ServerStatus* status_;
   mutable std::atomic<uint64_t> requests_{0};  // numbers the seeds of requests without one
 };
-
-// A forward pass that takes longer than this while requests run means that the engine is stuck.
-inline constexpr TimeNs kStalledAfterNs = 60 * kNsPerSecond;
 
 }  // namespace puna::api
