@@ -394,10 +394,6 @@ void Connection::on_time(TimePoint now) {
   }
 }
 
-void Connection::on_drain() {
-  if (phase_ == Phase::kIdle) close();
-}
-
 void Connection::close() {
   socket_.close();
   client_gone();

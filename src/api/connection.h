@@ -48,7 +48,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // From the I/O thread's loops:
   void on_engine_news();
   void on_time(std::chrono::steady_clock::time_point now);
-  void on_drain();  // closes it if it is idle
   void close();
 
  private:

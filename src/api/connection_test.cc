@@ -309,6 +309,8 @@ TEST_F(ConnectionTest, DrainLetsStreamsFinish) {
                           R"({"prompt":"abc","max_tokens":200,"ignore_eos":true,"stream":true})"));
   ASSERT_TRUE(streaming.read_until("data: "));
   server->drain();
+  // A kept connection is told, not cut: a reset would look like a crash to a client about to write.
+  EXPECT_EQ(idle.get("/ready").status, 503);
   EXPECT_TRUE(idle.closed_by_server());
   EXPECT_EQ(get("/ready").status, 503);
   EXPECT_EQ(get("/health").status, 200);

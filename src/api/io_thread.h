@@ -34,8 +34,7 @@ class IoThread {
   ~IoThread();
 
   void start();
-  void drain();  // any thread: closes idle connections
-  void stop();   // any thread: closes all connections; the thread ends when they are gone
+  void stop();  // any thread: closes all connections; the thread ends when they are gone
   void join();
 
   // On this thread. Takes a socket that the listener accepted for context().

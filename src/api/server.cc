@@ -147,12 +147,6 @@ void IoThread::start() {
   thread_ = std::thread([this] { context_.run(); });
 }
 
-void IoThread::drain() {
-  asio::post(context_, [this] {
-    for (Connection* connection : connections_) connection->on_drain();
-  });
-}
-
 void IoThread::stop() {
   asio::post(context_, [this] {
     stopping_ = true;
@@ -286,10 +280,7 @@ uint16_t Server::admin_port() const {
 
 void Server::set_ready(bool ready) { state_->status.ready.store(ready); }
 
-void Server::drain() {
-  state_->status.draining.store(true);
-  for (IoThread& thread : state_->threads) thread.drain();
-}
+void Server::drain() { state_->status.draining.store(true); }
 
 void Server::stop() {
   if (state_->status.stopping.exchange(true)) return;
