@@ -39,7 +39,7 @@ struct SamplingParams {
   std::vector<std::pair<TokenId, float>> logit_bias = {};  // [-100, 100] each
   uint64_t seed = 0;                                       // the RNG is keyed by (seed, position)
   // -1: none. Else the sampled token's logprob and this many alternatives, of the distribution
-  // before temperature and truncation, as OpenAI and vLLM report it.
+  // after penalties and logit_bias, before temperature and truncation.
   int32_t top_logprobs = -1;
 };
 
