@@ -4,27 +4,21 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "base/check.h"
 #include "engine/philox.h"
-#include "engine/softmax.h"
 
 namespace puna::engine {
 namespace {
 
 // Below this the distribution is one token for any logits that differ at all.
 constexpr float kGreedyTemperature = 1e-5F;
-constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr uint32_t kInPrompt = 1U << 31;  // in occurrences_; the lower bits count the output
 
 bool has_penalties(const SamplingParams& params) {
   return params.repetition_penalty != 1.0F || params.frequency_penalty != 0.0F ||
          params.presence_penalty != 0.0F;
-}
-
-float clean(float logit) {
-  const float number = logit == logit ? logit : kMinusInfinity;
-  return number < kLargest ? number : kLargest;
 }
 
 void check_ranges(const SamplingParams& params) {
@@ -37,13 +31,14 @@ void check_ranges(const SamplingParams& params) {
 
 }  // namespace
 
-Sampler::Sampler(int32_t vocab_size)
+Sampler::Sampler(int32_t vocab_size, std::string_view isa)
     : vocab_size_(static_cast<size_t>(vocab_size)),
-      values_(padded_to_chunks(vocab_size_), kMinusInfinity),
-      probabilities_(values_.size()),
-      chunk_sums_(values_.size() / kSumChunk),
+      passes_(&softmax_passes(isa)),
+      probabilities_(padded_to_chunks(vocab_size_)),
+      chunk_maxima_(chunks_of(vocab_size_)),
+      chunk_sums_(chunk_maxima_.size()),
       occurrences_(vocab_size_),
-      cut_finder_(vocab_size) {
+      cut_finder_(vocab_size, *passes_) {
   CHECK_GT(vocab_size, 0);
 }
 
@@ -55,7 +50,8 @@ void Sampler::sample(std::span<float> logits, const BatchItem& item, SampledToke
   for (const auto& [id, bias] : params.logit_bias) logits[static_cast<size_t>(id)] += bias;
   for (TokenId id : item.banned) logits[static_cast<size_t>(id)] = kMinusInfinity;
 
-  load_values(logits);
+  passes_->chunk_maxima(logits.data(), vocab_size_, chunk_maxima_.data());
+  largest_ = *std::max_element(chunk_maxima_.begin(), chunk_maxima_.end());
   out.num_top = 0;
   out.logprob = 0.0F;
   if (largest_ == kMinusInfinity) {
@@ -63,13 +59,17 @@ void Sampler::sample(std::span<float> logits, const BatchItem& item, SampledToke
     if (params.top_logprobs >= 0) out.logprob = std::numeric_limits<float>::lowest();
     return;
   }
-  const double log_total = params.top_logprobs >= 0 ? log_sum_exp() : 0.0;
+  double log_total = 0.0;  // of the distribution that logprobs are read from
+  if (params.top_logprobs >= 0) {
+    fill_probabilities(logits, 1.0F);
+    log_total = std::log(total_);
+  }
   if (params.top_logprobs > 0) report_logprobs(logits, params.top_logprobs, out);
-  out.token =
-      params.temperature < kGreedyTemperature ? best_token() : draw(params, item.history.size());
+  out.token = params.temperature < kGreedyTemperature ? best_token(logits)
+                                                      : draw(logits, params, item.history.size());
   if (params.top_logprobs < 0) return;
   const auto logprob = [&](TokenId id) {
-    const float value = clean(logits[static_cast<size_t>(id)]);
+    const float value = clean_logit(logits[static_cast<size_t>(id)]);
     return static_cast<float>(static_cast<double>(value) - static_cast<double>(largest_) -
                               log_total);
   };
@@ -110,80 +110,73 @@ TokenId Sampler::lowest_allowed(std::span<const TokenId> banned) {
   return allowed == occurrences_.end() ? 0 : static_cast<TokenId>(allowed - occurrences_.begin());
 }
 
-void Sampler::load_values(std::span<const float> logits) {
-  for (size_t i = 0; i < logits.size(); ++i) values_[i] = clean(logits[i]);
-  largest_ = kMinusInfinity;
-  for (size_t i = 0; i < values_.size(); i += kSumChunk) {
-    largest_ = std::max(largest_, max_chunk(values_.data() + i));
-  }
+TokenId Sampler::best_token(std::span<const float> logits) const {
+  const auto chunk = std::find(chunk_maxima_.begin(), chunk_maxima_.end(), largest_);
+  auto id = static_cast<size_t>(chunk - chunk_maxima_.begin()) * kSumChunk;
+  while (clean_logit(logits[id]) != largest_) ++id;
+  return static_cast<TokenId>(id);
 }
 
-TokenId Sampler::best_token() const {
-  const auto best = std::find(values_.begin(), values_.end(), largest_);
-  return static_cast<TokenId>(best - values_.begin());
-}
-
-// Of the values relative to the largest one.
-double Sampler::log_sum_exp() {
-  double total = 0;
-  float shifted[kSumChunk];
-  float powers[kSumChunk];
-  for (size_t first = 0; first < values_.size(); first += kSumChunk) {
-    for (size_t i = 0; i < kSumChunk; ++i) shifted[i] = values_[first + i] - largest_;
-    exp_chunk(shifted, powers);
-    total += static_cast<double>(sum_chunk(powers));
-  }
-  return std::log(total);
+void Sampler::fill_probabilities(std::span<const float> logits, float scale) {
+  passes_->exponentials(logits.data(), vocab_size_, largest_, scale, probabilities_.data());
+  passes_->chunk_sums(probabilities_.data(), chunk_sums_.size(), chunk_sums_.data());
+  total_ = std::accumulate(chunk_sums_.begin(), chunk_sums_.end(), 0.0);
 }
 
 // The ids of the best tokens; an insertion sort, as few tokens make it past the last of `num_top`.
-void Sampler::report_logprobs(std::span<const float> logits, int32_t num_top, SampledToken& out) {
-  const auto value_of = [&](const TokenLogprob& top) {
-    return clean(logits[static_cast<size_t>(top.token)]);
-  };
+void Sampler::report_logprobs(std::span<const float> logits, int32_t num_top,
+                              SampledToken& out) const {
+  const auto logit_of = [&](size_t id) { return clean_logit(logits[id]); };
   float last = kMinusInfinity;  // a token must beat this
   for (size_t id = 0; id < vocab_size_; ++id) {
-    if (!(values_[id] > last)) continue;
+    if (id % kSumChunk == 0 && !(chunk_maxima_[id / kSumChunk] > last)) {
+      id += kSumChunk - 1;
+      continue;
+    }
+    const float logit = logit_of(id);
+    if (!(logit > last)) continue;
     if (out.num_top < num_top) ++out.num_top;
     auto place = static_cast<size_t>(out.num_top - 1);
-    for (; place > 0 && value_of(out.top[place - 1]) < values_[id]; --place) {
+    for (; place > 0; --place) {
+      if (logit_of(static_cast<size_t>(out.top[place - 1].token)) >= logit) break;
       out.top[place] = out.top[place - 1];
     }
     out.top[place].token = static_cast<TokenId>(id);
-    if (out.num_top == num_top) last = value_of(out.top[static_cast<size_t>(num_top - 1)]);
+    if (out.num_top == num_top) {
+      last = logit_of(static_cast<size_t>(out.top[static_cast<size_t>(num_top - 1)].token));
+    }
   }
 }
 
 // Clears the probabilities that top_k, top_p and min_p leave out.
-void Sampler::truncate(const SamplingParams& params) {
+void Sampler::truncate(std::span<const float> logits, const SamplingParams& params, float scale) {
   const bool by_rank = params.top_k > 0 && static_cast<size_t>(params.top_k) < vocab_size_;
   if (by_rank || params.top_p < 1.0F) {
     const TokenCut cut =
-        cut_finder_.find(std::span(values_).first(vocab_size_),
-                         std::span(probabilities_).first(vocab_size_), params.top_k, params.top_p);
-    for (size_t i = 0; i < vocab_size_; ++i) {
-      if (!cut.keeps(values_[i], static_cast<TokenId>(i))) probabilities_[i] = 0.0F;
-    }
+        cut_finder_.find({.logits = logits,
+                          .chunk_maxima = chunk_maxima_,
+                          .probabilities = std::span(probabilities_).first(vocab_size_),
+                          .largest = largest_,
+                          .scale = scale,
+                          .total = total_},
+                         params.top_k, params.top_p);
+    passes_->clear_behind(logits.data(), vocab_size_, cut.logit, static_cast<size_t>(cut.id),
+                          probabilities_.data());
   }
-  if (params.min_p <= 0.0F) return;  // the best token's probability is 1 here
-  for (float& probability : probabilities_) {
-    if (probability < params.min_p) probability = 0.0F;
+  // The best token's probability is 1 here.
+  if (params.min_p > 0.0F) {
+    passes_->clear_below(params.min_p, chunk_sums_.size(), probabilities_.data());
   }
+  passes_->chunk_sums(probabilities_.data(), chunk_sums_.size(), chunk_sums_.data());
+  total_ = std::accumulate(chunk_sums_.begin(), chunk_sums_.end(), 0.0);
 }
 
-TokenId Sampler::draw(const SamplingParams& params, uint64_t position) {
+TokenId Sampler::draw(std::span<const float> logits, const SamplingParams& params,
+                      uint64_t position) {
   const float scale = 1.0F / params.temperature;
-  for (float& value : values_) value = (value - largest_) * scale;
-  for (size_t i = 0; i < values_.size(); i += kSumChunk) {
-    exp_chunk(values_.data() + i, probabilities_.data() + i);
-  }
-  truncate(params);
-  double total = 0;
-  for (size_t chunk = 0; chunk < chunk_sums_.size(); ++chunk) {
-    chunk_sums_[chunk] = static_cast<double>(sum_chunk(probabilities_.data() + chunk * kSumChunk));
-    total += chunk_sums_[chunk];
-  }
-  double left = uniform_at(params.seed, position) * total;
+  fill_probabilities(logits, scale);
+  truncate(logits, params, scale);
+  double left = uniform_at(params.seed, position) * total_;
   size_t chunk = 0;
   while (chunk + 1 < chunk_sums_.size() && left >= chunk_sums_[chunk]) left -= chunk_sums_[chunk++];
   while (chunk_sums_[chunk] == 0.0) --chunk;  // rounding: `left` may outlast the last mass

@@ -15,38 +15,42 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/softmax.h"
 #include "engine/token_cut.h"
 
 namespace puna::engine {
 
 class Sampler {
  public:
-  explicit Sampler(int32_t vocab_size);
+  // `isa` as for softmax_passes(): it sets the speed, the results are the same.
+  explicit Sampler(int32_t vocab_size, std::string_view isa = {});
 
-  // `logits` [vocab_size] is used as scratch. Fields of `item`: sampling, history, prompt_tokens,
-  // banned.
+  // Penalties, biases and bans change `logits` [vocab_size]. Fields of `item`: sampling, history,
+  // prompt_tokens, banned.
   void sample(std::span<float> logits, const BatchItem& item, SampledToken& out);
 
  private:
   void apply_penalties(std::span<float> logits, const BatchItem& item);
-  void load_values(std::span<const float> logits);
-  TokenId best_token() const;
+  TokenId best_token(std::span<const float> logits) const;
   TokenId lowest_allowed(std::span<const TokenId> banned);
-  double log_sum_exp();
-  void report_logprobs(std::span<const float> logits, int32_t num_top, SampledToken& out);
-  TokenId draw(const SamplingParams& params, uint64_t position);
-  void truncate(const SamplingParams& params);
+  void fill_probabilities(std::span<const float> logits, float scale);
+  void report_logprobs(std::span<const float> logits, int32_t num_top, SampledToken& out) const;
+  TokenId draw(std::span<const float> logits, const SamplingParams& params, uint64_t position);
+  void truncate(std::span<const float> logits, const SamplingParams& params, float scale);
 
   const size_t vocab_size_;
-  std::vector<float> values_;         // cleaned logits, then scaled; [vocab_size, padded to chunks]
-  std::vector<float> probabilities_;  // not normalised; [vocab_size, padded to chunks]
-  std::vector<double> chunk_sums_;    // of probabilities_
+  const SoftmaxPasses* passes_;
+  std::vector<float> probabilities_;   // not normalised; [vocab_size, padded to chunks with zeros]
+  std::vector<float> chunk_maxima_;    // of the logits
+  std::vector<double> chunk_sums_;     // of probabilities_
+  double total_ = 0;                   // of chunk_sums_
   std::vector<uint32_t> occurrences_;  // per token, zero between calls: see apply_penalties()
   TokenCutFinder cut_finder_;
-  float largest_ = 0;  // of values_ as loaded
+  float largest_ = 0;  // of chunk_maxima_
 };
 
 }  // namespace puna::engine

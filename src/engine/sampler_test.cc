@@ -135,6 +135,86 @@ TEST(SoftmaxTest, ExpIsExactToTwoPartsInTenMillion) {
   EXPECT_EQ(exp_of_nonpositive(-1e30F), 0.0F);
 }
 
+// What all passes give for one row, in the order of their use.
+struct PassResults {
+  std::vector<float> maxima;
+  std::vector<float> probabilities;
+  std::vector<double> sums;
+  size_t good_count = 0;
+  double good_mass = 0;
+  std::vector<float> kept;
+  std::vector<float> likely;
+  bool operator==(const PassResults&) const = default;
+};
+
+PassResults results_of(const SoftmaxPasses& passes, const std::vector<float>& logits) {
+  const size_t count = logits.size();
+  const size_t chunks = chunks_of(count);
+  PassResults results;
+  results.maxima.resize(chunks);
+  passes.chunk_maxima(logits.data(), count, results.maxima.data());
+  const float largest = *std::max_element(results.maxima.begin(), results.maxima.end());
+  results.probabilities.resize(padded_to_chunks(count));
+  passes.exponentials(logits.data(), count, largest, 0.7F, results.probabilities.data());
+  results.sums.resize(chunks);
+  passes.chunk_sums(results.probabilities.data(), chunks, results.sums.data());
+  const TokenMass good =
+      passes.mass_at_least(logits.data(), count, 1.5F, results.probabilities.data());
+  results.good_count = good.count;
+  results.good_mass = good.probability;
+  results.kept = results.probabilities;
+  passes.clear_behind(logits.data(), count, 1.5F, count / 2, results.kept.data());
+  results.likely = results.probabilities;
+  passes.clear_below(0.001F, chunks, results.likely.data());
+  return results;
+}
+
+TEST(SoftmaxTest, EveryInstructionSetGivesTheSameBits) {
+  for (const size_t vocab :
+       {size_t{1}, size_t{255}, size_t{256}, size_t{257}, size_t{49152}, size_t{128001}}) {
+    std::vector<float> logits = random_logits(vocab, 4);
+    for (size_t i = 5; i < vocab; i += 1000) logits[i] = kNan;
+    for (size_t i = 6; i < vocab; i += 1500) logits[i] = 1.5F;
+    for (size_t i = 7; i < vocab; i += 2000) logits[i] = -kInfinity;
+    const PassResults expected = results_of(softmax_passes("scalar"), logits);
+    for (const char* isa : {"avx2", "avx512", "avx512_bf16", ""}) {  // or what the CPU has of it
+      EXPECT_TRUE(results_of(softmax_passes(isa), logits) == expected) << isa << " " << vocab;
+    }
+  }
+}
+
+// Against the definitions, in double and without chunks.
+TEST(SoftmaxTest, PassesDoWhatTheySay) {
+  std::vector<float> logits = random_logits(1000, 6);
+  logits[300] = kNan;
+  logits[999] = kInfinity;
+  const PassResults with_infinity = results_of(softmax_passes(""), logits);
+  EXPECT_EQ(with_infinity.maxima.back(), kLargestLogit);
+  EXPECT_EQ(with_infinity.probabilities[300], 0.0F);
+  EXPECT_EQ(with_infinity.probabilities[999], 1.0F);
+  logits[999] = logits[500] = 1.5F;
+  const PassResults results = results_of(softmax_passes(""), logits);
+  float largest = kMinusInfinity;
+  for (const float logit : logits) largest = logit > largest ? logit : largest;
+  std::vector<double> sums(results.sums.size());
+  size_t good_count = 0;
+  double good_mass = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double exact = i == 300 ? 0.0 : std::exp(static_cast<double>(logits[i] - largest) * 0.7);
+    EXPECT_NEAR(static_cast<double>(results.probabilities[i]), exact, 1e-6);
+    sums[i / kSumChunk] += static_cast<double>(results.probabilities[i]);
+    good_count += logits[i] >= 1.5F ? 1 : 0;
+    good_mass += logits[i] >= 1.5F ? exact : 0.0;
+    const bool kept = logits[i] > 1.5F || (logits[i] == 1.5F && i <= 500);
+    EXPECT_EQ(results.kept[i], kept ? results.probabilities[i] : 0.0F) << i;
+    const bool likely = results.probabilities[i] >= 0.001F;
+    EXPECT_EQ(results.likely[i], likely ? results.probabilities[i] : 0.0F) << i;
+  }
+  EXPECT_EQ(results.good_count, good_count);
+  EXPECT_NEAR(results.good_mass, good_mass, 1e-5 * good_mass);
+  for (size_t i = 0; i < sums.size(); ++i) EXPECT_NEAR(results.sums[i], sums[i], 1e-5);
+}
+
 TEST(SamplerTest, GreedyTakesTheLargestAndTheLowestIdOfEqualOnes) {
   Sampler sampler(5);
   const SamplingParams greedy{.temperature = 0.0F};
@@ -193,19 +273,25 @@ TEST(SamplerTest, DrawsAcrossManySumChunks) {
 // Every token that the definition keeps is drawn, and no other, for vocabularies up to Llama 3's.
 TEST(SamplerTest, CutsExactlyWhereAFullSortDoes) {
   for (const int32_t vocab : {17, 300, 5000, 128256}) {
-    TokenCutFinder finder(vocab);
+    TokenCutFinder finder(vocab, softmax_passes(""));
     for (const float spread : {0.001F, 0.5F, 4.0F}) {
       std::vector<float> values = random_logits(static_cast<size_t>(vocab), 5, spread);
       for (size_t i = 0; i + 3 < values.size(); i += 7) values[i + 3] = values[i];  // ties
-      const float largest = *std::max_element(values.begin(), values.end());
+      std::vector<float> maxima(chunks_of(values.size()));
+      scalar_softmax_passes().chunk_maxima(values.data(), values.size(), maxima.data());
+      TokenDistribution distribution;
+      distribution.logits = values;
+      distribution.chunk_maxima = maxima;
+      distribution.largest = *std::max_element(values.begin(), values.end());
       std::vector<float> probabilities;
-      for (float& value : values) {
-        value -= largest;
-        probabilities.push_back(exp_of_nonpositive(value));
+      for (const float value : values) {
+        probabilities.push_back(exp_of_nonpositive(value - distribution.largest));
+        distribution.total += static_cast<double>(probabilities.back());
       }
+      distribution.probabilities = probabilities;
       for (const int32_t top_k : {0, 1, 5, 16, 1000}) {
         for (const float top_p : {0.01F, 0.5F, 0.95F, 0.9999F, 1.0F}) {
-          const TokenCut cut = finder.find(values, probabilities, top_k, top_p);
+          const TokenCut cut = finder.find(distribution, top_k, top_p);
           std::vector<size_t> order(values.size());
           std::iota(order.begin(), order.end(), size_t{0});
           std::stable_sort(order.begin(), order.end(),
