@@ -12,6 +12,8 @@
 #include "cli/config_file.h"
 #include "cli/flags.h"
 #include "cli/help.h"
+#include "cli/load_progress.h"
+#include "cli/loaded_model.h"
 #include "cli/signals.h"
 #include "cli/warm_up.h"
 
@@ -47,6 +49,7 @@ class CliTest : public ::testing::Test {
  protected:
   void SetUp() override {
     unsetenv("PUNA_API_KEY");
+    unsetenv("PUNA_CPU");
     std::string pattern = ::testing::TempDir() + "/puna_cli_XXXXXX";
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     folder_ = pattern;
@@ -61,7 +64,8 @@ class CliTest : public ::testing::Test {
 };
 
 TEST_F(CliTest, EveryHelpFitsAScreen) {
-  for (const std::string_view help : {kMainHelp, kServeHelp, kRunHelp, kInspectHelp}) {
+  for (const std::string_view help : {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kBenchHelp,
+                                      kBenchEngineHelp, kBenchKernelsHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
     int count = 0;
@@ -75,7 +79,11 @@ TEST_F(CliTest, EveryHelpFitsAScreen) {
 
 TEST_F(CliTest, EveryFlagIsInTheHelp) {
   const std::vector<std::pair<std::string, std::string_view>> helps = {
-      {"serve", kServeHelp}, {"run", kRunHelp}, {"inspect", kInspectHelp}};
+      {"serve", kServeHelp},
+      {"run", kRunHelp},
+      {"inspect", kInspectHelp},
+      {"bench engine", kBenchEngineHelp},
+      {"bench kernels", kBenchKernelsHelp}};
   for (const auto& [name, help] : helps) {
     EXPECT_FALSE(flag_names(name).empty());
     for (const std::string& flag : flag_names(name)) {
@@ -90,6 +98,9 @@ TEST_F(CliTest, HelpAndVersionAreTexts) {
   EXPECT_EQ(std::get<Text>(*parse({"serve", "--help"})).text, kServeHelp);
   EXPECT_EQ(std::get<Text>(*parse({"run", "--help"})).text, kRunHelp);
   EXPECT_EQ(std::get<Text>(*parse({"inspect", "-h"})).text, kInspectHelp);
+  EXPECT_EQ(std::get<Text>(*parse({"bench", "--help"})).text, kBenchHelp);
+  EXPECT_EQ(std::get<Text>(*parse({"bench", "engine", "--help"})).text, kBenchEngineHelp);
+  EXPECT_EQ(std::get<Text>(*parse({"bench", "kernels", "-h"})).text, kBenchKernelsHelp);
   EXPECT_THAT(std::get<Text>(*parse({"--version"})).text, HasSubstr("puna "));
 }
 
@@ -111,6 +122,81 @@ TEST_F(CliTest, ServeReadsItsFlags) {
   EXPECT_EQ(serve_flags({"m.gguf", "--port", "1", "--port", "2"}).port, 2);
 }
 
+TEST_F(CliTest, TypesOfKvAndActivations) {
+  using kernels::ActivationMode;
+  using kernels::KvType;
+  const auto model = [](std::vector<const char*> arguments) {
+    return serve_flags(std::move(arguments)).model;
+  };
+  EXPECT_EQ(model({"m"}).activations, ActivationMode::kInt8);
+  EXPECT_EQ(model({"m"}).kv_type(), KvType::kBF16);
+  EXPECT_EQ(model({"m", "--activations", "int8-wide"}).activations, ActivationMode::kInt8Wide);
+  EXPECT_EQ(model({"m", "--activations", "int8-wide"}).kv_type(), KvType::kBF16);
+  EXPECT_EQ(model({"m", "--activations", "float"}).activations, ActivationMode::kFloat);
+  EXPECT_EQ(model({"m", "--activations", "float"}).kv_type(), KvType::kF32);
+  EXPECT_EQ(model({"m", "--activations", "float", "--kv-dtype", "int8"}).kv_type(), KvType::kInt8);
+  EXPECT_EQ(model({"m", "--kv-dtype", "bf16"}).kv_type(), KvType::kBF16);
+  EXPECT_EQ(model({"m", "--kv-dtype", "f32"}).kv_type(), KvType::kF32);
+  EXPECT_EQ(model({"m", "--kv-dtype", "f32", "--kv-dtype", "auto"}).kv_type(), KvType::kBF16);
+  const std::string path = write("kv-dtype = \"int8\"\nactivations = \"float\"\n");
+  EXPECT_EQ(model({"m", "--config", path.c_str()}).kv_type(), KvType::kInt8);
+  EXPECT_EQ(model({"m", "--config", path.c_str()}).activations, ActivationMode::kFloat);
+  EXPECT_EQ(model({"m", "--config", path.c_str(), "--kv-dtype", "bf16"}).kv_type(), KvType::kBF16);
+}
+
+TEST_F(CliTest, TheEnvironmentForcesAnInstructionSetThatTheFlagOverrides) {
+  setenv("PUNA_CPU", "avx2", 1);
+  EXPECT_EQ(serve_flags({"m"}).model.isa, "avx2");
+  EXPECT_EQ(std::get<RunFlags>(*parse({"run", "m"})).model.isa, "avx2");
+  EXPECT_EQ(std::get<BenchEngineFlags>(*parse({"bench", "engine", "m"})).model.isa, "avx2");
+  EXPECT_EQ(std::get<BenchKernelsFlags>(*parse({"bench", "kernels"})).model.isa, "avx2");
+  EXPECT_EQ(serve_flags({"m", "--isa", "scalar"}).model.isa, "scalar");
+  setenv("PUNA_CPU", "mmx", 1);
+  EXPECT_THAT(serve_error({"m"}), HasSubstr("PUNA_CPU"));
+  EXPECT_THAT(serve_error({"m"}), HasSubstr("mmx"));
+  unsetenv("PUNA_CPU");
+}
+
+TEST_F(CliTest, StartSaysWhatComputes) {
+  const std::vector<std::string_view> old_cpu = {"scalar"};
+  EXPECT_THAT(slow_cpu_warning(old_cpu), HasSubstr("no AVX2"));
+  EXPECT_TRUE(slow_cpu_warning(old_cpu).ends_with("\n"));
+  const std::vector<std::string_view> newer_cpu = {"scalar", "avx2"};
+  EXPECT_EQ(slow_cpu_warning(newer_cpu), "");
+  EXPECT_EQ(compute_summary(serve_flags({"m", "--isa", "scalar", "--activations", "float"}).model),
+            "scalar, float activations");
+  EXPECT_THAT(compute_summary(serve_flags({"m"}).model), HasSubstr(", int8 activations"));
+}
+
+TEST(LoadProgressTest, APlainLineForEachQuarter) {
+  std::string text;
+  {
+    LoadProgressPrinter printer(false, [&](std::string_view piece) { text += piece; });
+    for (uint64_t done = 0; done <= 1000; done += 10) printer.update(done << 20, 1000 << 20);
+  }
+  EXPECT_EQ(text,
+            "packing weights: 25 % of 1000.0 MiB\npacking weights: 50 % of 1000.0 MiB\n"
+            "packing weights: 75 % of 1000.0 MiB\npacking weights: 100 % of 1000.0 MiB\n");
+}
+
+TEST(LoadProgressTest, ABarThatEndsItsLine) {
+  std::string text;
+  const auto write = [&](std::string_view piece) { text += piece; };
+  {
+    LoadProgressPrinter printer(true, write);
+    for (uint64_t done = 0; done <= 1000; done += 10) printer.update(done << 20, 1000 << 20);
+  }
+  EXPECT_TRUE(text.starts_with("\rpacking weights [..............................]   0 %"));
+  EXPECT_TRUE(
+      text.ends_with("\rpacking weights [##############################] 100 % of "
+                     "1000.0 MiB\n"))
+      << text;
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1);
+  text.clear();
+  { LoadProgressPrinter(true, write).update(1, 2); }  // loading failed half-way
+  EXPECT_TRUE(text.ends_with("MiB\n") || text.ends_with(" B\n")) << text;
+}
+
 TEST_F(CliTest, BadFlagsAreOneLineThatNamesTheFlag) {
   EXPECT_THAT(serve_error({"--model", "m", "--port", "65536"}), HasSubstr("--port"));
   EXPECT_THAT(serve_error({"--model", "m", "--port", "65536"}), HasSubstr("65536"));
@@ -121,6 +207,9 @@ TEST_F(CliTest, BadFlagsAreOneLineThatNamesTheFlag) {
   EXPECT_THAT(serve_error({"--model", "m", "--seed", "-1"}), HasSubstr("--seed"));
   EXPECT_THAT(serve_error({"--model", "m", "--device", "cuda"}), HasSubstr("--device"));
   EXPECT_THAT(serve_error({"--model", "m", "--isa", "sse"}), HasSubstr("--isa"));
+  EXPECT_THAT(serve_error({"--model", "m", "--kv-dtype", "fp8"}), HasSubstr("--kv-dtype"));
+  EXPECT_THAT(serve_error({"--model", "m", "--kv-dtype", "fp8"}), HasSubstr("fp8"));
+  EXPECT_THAT(serve_error({"--model", "m", "--activations", "int4"}), HasSubstr("--activations"));
   EXPECT_THAT(serve_error({"--model", "m", "--frobnicate"}), HasSubstr("--frobnicate"));
   EXPECT_THAT(serve_error({"--model", "m", "--port"}), HasSubstr("--port"));
   EXPECT_THAT(serve_error({"--model", "m", "--api-key", ""}), HasSubstr("--api-key"));
@@ -143,6 +232,42 @@ TEST_F(CliTest, RunTellsAnEmptyPromptFromNone) {
   EXPECT_TRUE(flags.prompt_given);
   EXPECT_TRUE(flags.seed_given);
   EXPECT_TRUE(flags.raw);
+}
+
+TEST_F(CliTest, BenchReadsItsFlags) {
+  const auto engine = std::get<BenchEngineFlags>(
+      *parse({"bench", "engine", "--model", "m", "--prompt", "100", "--output", "9", "--batch",
+              "2,16", "--chunk", "64", "--threads", "2", "--json"}));
+  EXPECT_EQ(engine.model.model, "m");
+  EXPECT_EQ(engine.prompt, 100);
+  EXPECT_EQ(engine.output, 9);
+  EXPECT_THAT(engine.batch, ElementsAre(2, 16));
+  EXPECT_EQ(engine.chunk, 64);
+  EXPECT_EQ(engine.model.threads, 2);
+  EXPECT_TRUE(engine.json);
+  const auto defaults = std::get<BenchEngineFlags>(*parse({"bench", "engine", "m"}));
+  EXPECT_THAT(defaults.batch, ElementsAre(1, 8, 32));
+  const auto kernels =
+      std::get<BenchKernelsFlags>(*parse({"bench", "kernels", "--filter", "Q4", "--json"}));
+  EXPECT_EQ(kernels.filter, "Q4");
+  EXPECT_TRUE(kernels.json);
+}
+
+TEST_F(CliTest, BadBenchFlagsAreOneLineThatNamesTheFlag) {
+  const auto error = [](std::vector<const char*> arguments) {
+    const auto command = parse(std::move(arguments));
+    EXPECT_FALSE(command.ok());
+    return command.ok() ? std::string() : command.error().message();
+  };
+  EXPECT_THAT(error({"bench", "engine"}), HasSubstr("--model"));
+  EXPECT_THAT(error({"bench", "engine", "m", "--batch", "1,0"}), HasSubstr("--batch"));
+  EXPECT_THAT(error({"bench", "engine", "m", "--batch", "1,x"}), HasSubstr("--batch"));
+  EXPECT_THAT(error({"bench", "engine", "m", "--prompt", "0"}), HasSubstr("--prompt"));
+  EXPECT_THAT(error({"bench", "engine", "m", "--output", "-1"}), HasSubstr("--output"));
+  EXPECT_THAT(error({"bench", "engine", "m", "--chunk", "0"}), HasSubstr("--chunk"));
+  EXPECT_THAT(error({"bench", "kernels", "--rows", "1"}), HasSubstr("--rows"));
+  EXPECT_THAT(error({"bench"}), HasSubstr("ubcommand"));
+  EXPECT_THAT(error({"bench", "fly"}), HasSubstr("ubcommand"));
 }
 
 TEST_F(CliTest, ConfigFileFillsWhatTheCommandLineLeavesOut) {

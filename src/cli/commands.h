@@ -13,5 +13,7 @@ namespace puna::cli {
 Result<int> serve(const ServeFlags& flags, TimeNs started_ns);
 Result<int> run(const RunFlags& flags);
 Result<int> inspect(const InspectFlags& flags);
+Result<int> bench_engine(const BenchEngineFlags& flags);
+Result<int> bench_kernels(const BenchKernelsFlags& flags);
 
 }  // namespace puna::cli

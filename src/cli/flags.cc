@@ -13,11 +13,12 @@ namespace puna::cli {
 namespace {
 
 constexpr int32_t kMaxContext = 1 << 24;
+constexpr int32_t kMaxSequences = 4096;
 
 // As CLI::Range, but says no to NaN, and says so in a sentence.
 template <typename T>
-CLI::Option* add_number(CLI::App& app, const std::string& name, T& value, T low, T high) {
-  const auto in_range = [low, high](const std::string& text) {
+auto in_range(T low, T high) {
+  return [low, high](const std::string& text) {
     T number{};
     // CLI11 would let "-1" wrap around to the largest unsigned number.
     if (std::is_unsigned_v<T> && text.starts_with('-')) return text + " is negative";
@@ -25,15 +26,58 @@ CLI::Option* add_number(CLI::App& app, const std::string& name, T& value, T low,
     if (number >= low && number <= high) return std::string();
     return fmt::format("{} is out of range: {} to {}", text, low, high);
   };
-  return app.add_option(name, value)->check(in_range);
+}
+
+template <typename T>
+CLI::Option* add_number(CLI::App& app, const std::string& name, T& value, T low, T high) {
+  return app.add_option(name, value)->check(in_range(low, high));
+}
+
+// One of a few names, each for a value.
+template <typename T>
+void add_choice(CLI::App& app, const std::string& name, T& value,
+                std::vector<std::pair<std::string, T>> choices) {
+  std::vector<std::string> names;
+  names.reserve(choices.size());
+  for (const auto& choice : choices) names.push_back(choice.first);
+  const auto set = [&value, choices = std::move(choices)](const std::string& text) {
+    for (const auto& choice : choices) {
+      if (choice.first == text) value = choice.second;
+    }
+  };
+  app.add_option_function<std::string>(name, set)->check(CLI::IsMember(std::move(names)));
+}
+
+// --isa, or PUNA_CPU in the environment, which the message has to name too.
+std::string known_isa(const std::string& name) {
+  constexpr std::string_view kNames = "scalar, avx2, avx512 and avx512_bf16";
+  for (const std::string_view known : {"scalar", "avx2", "avx512", "avx512_bf16"}) {
+    if (name == known) return "";
+  }
+  return fmt::format("{} is no instruction set that Puna knows: {} are (--isa, PUNA_CPU)", name,
+                     kNames);
+}
+
+// What says how to compute, whichever model.
+void add_compute_flags(CLI::App& app, ModelFlags& flags) {
+  app.add_option("--device", flags.device)->check(CLI::IsMember({"cpu"}));
+  add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
+  app.add_option("--isa", flags.isa)->envname("PUNA_CPU")->check(known_isa);
+  add_choice<kernels::ActivationMode>(app, "--activations", flags.activations,
+                                      {{"int8", kernels::ActivationMode::kInt8},
+                                       {"int8-wide", kernels::ActivationMode::kInt8Wide},
+                                       {"float", kernels::ActivationMode::kFloat}});
+  add_choice<std::optional<kernels::KvType>>(app, "--kv-dtype", flags.kv_dtype,
+                                             {{"auto", std::nullopt},
+                                              {"f32", kernels::KvType::kF32},
+                                              {"bf16", kernels::KvType::kBF16},
+                                              {"int8", kernels::KvType::kInt8}});
 }
 
 void add_model_flags(CLI::App& app, ModelFlags& flags) {
   app.add_option("--chat-template", flags.chat_template)
       ->check(CLI::IsMember({"llama3", "llama3.1", "llama3.2", "llama3.3", "chatml"}));
-  app.add_option("--device", flags.device)->check(CLI::IsMember({"cpu"}));
-  add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
-  app.add_option("--isa", flags.isa)->check(CLI::IsMember({"reference", "avx2", "avx512"}));
+  add_compute_flags(app, flags);
   app.add_option("--memory-budget", flags.memory_budget);
   add_number<int32_t>(app, "--max-model-len", flags.max_model_len, 1, kMaxContext);
 }
@@ -48,7 +92,7 @@ void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config) {
   app.add_option("--api-key", flags.api_keys)->envname("PUNA_API_KEY");
   app.add_option("--tls-cert", flags.tls_cert);
   app.add_option("--tls-key", flags.tls_key);
-  add_number<int32_t>(app, "--max-num-seqs", flags.max_num_seqs, 1, 4096);
+  add_number<int32_t>(app, "--max-num-seqs", flags.max_num_seqs, 1, kMaxSequences);
   add_number<int32_t>(app, "--max-num-batched-tokens", flags.max_num_batched_tokens, 1, 65536);
   add_number<int32_t>(app, "--max-queued-requests", flags.max_queued_requests, 0, 1 << 20);
   add_number<int64_t>(app, "--max-queued-tokens", flags.max_queued_tokens, 0, int64_t{1} << 32);
@@ -76,6 +120,23 @@ void add_run_flags(CLI::App& app, RunFlags& flags) {
 void add_inspect_flags(CLI::App& app, InspectFlags& flags) {
   app.add_option("model", flags.model)->required();
   app.add_flag("--tensors", flags.tensors);
+  app.add_flag("--json", flags.json);
+}
+
+void add_bench_engine_flags(CLI::App& app, BenchEngineFlags& flags) {
+  app.add_option("--model,model", flags.model.model)->required();
+  add_number<int32_t>(app, "--prompt", flags.prompt, 1, kMaxContext);
+  add_number<int32_t>(app, "--output", flags.output, 1, kMaxContext);
+  app.add_option("--batch", flags.batch)->delimiter(',')->check(in_range(1, kMaxSequences));
+  add_number<int32_t>(app, "--chunk", flags.chunk, 1, kMaxContext);
+  add_compute_flags(app, flags.model);
+  app.add_option("--memory-budget", flags.model.memory_budget);
+  app.add_flag("--json", flags.json);
+}
+
+void add_bench_kernels_flags(CLI::App& app, BenchKernelsFlags& flags) {
+  app.add_option("--filter", flags.filter);
+  add_compute_flags(app, flags.model);
   app.add_flag("--json", flags.json);
 }
 
@@ -143,10 +204,15 @@ struct Parser {
   ServeFlags serve;
   RunFlags run;
   InspectFlags inspect;
+  BenchEngineFlags bench_engine;
+  BenchKernelsFlags bench_kernels;
   std::string config;
   CLI::App* serve_app = app.add_subcommand("serve");
   CLI::App* run_app = app.add_subcommand("run");
   CLI::App* inspect_app = app.add_subcommand("inspect");
+  CLI::App* bench_app = app.add_subcommand("bench");
+  CLI::App* engine_app = bench_app->add_subcommand("engine");
+  CLI::App* kernels_app = bench_app->add_subcommand("kernels");
 
   Parser() {
     app.set_version_flag("--version", std::string(kVersion));
@@ -154,8 +220,11 @@ struct Parser {
     add_serve_flags(*serve_app, serve, config);
     add_run_flags(*run_app, run);
     add_inspect_flags(*inspect_app, inspect);
+    bench_app->require_subcommand(1);
+    add_bench_engine_flags(*engine_app, bench_engine);
+    add_bench_kernels_flags(*kernels_app, bench_kernels);
     // A flag given again wins, so that scripts can append to a command line. Lists add up.
-    for (CLI::App* sub_command : {serve_app, run_app}) {
+    for (CLI::App* sub_command : {serve_app, run_app, engine_app, kernels_app}) {
       for (CLI::Option* option : sub_command->get_options()) {
         if (option->get_items_expected_max() == 1) {
           option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -167,6 +236,9 @@ struct Parser {
   std::string_view help() const {
     if (serve_app->parsed()) return kServeHelp;
     if (run_app->parsed()) return kRunHelp;
+    if (engine_app->parsed()) return kBenchEngineHelp;
+    if (kernels_app->parsed()) return kBenchKernelsHelp;
+    if (bench_app->parsed()) return kBenchHelp;
     return inspect_app->parsed() ? kInspectHelp : kMainHelp;
   }
 
@@ -181,6 +253,8 @@ struct Parser {
       run.seed_given = run_app->get_option("--seed")->count() > 0;
       return Command(std::move(run));
     }
+    if (engine_app->parsed()) return Command(std::move(bench_engine));
+    if (kernels_app->parsed()) return Command(std::move(bench_kernels));
     return Command(std::move(inspect));
   }
 };
@@ -204,8 +278,12 @@ Result<Command> parse_command(int argc, const char* const* argv) {
 
 std::vector<std::string> flag_names(const std::string& sub_command) {
   const Parser parser;
+  const CLI::App* app = &parser.app;
+  for (const std::string& word : CLI::detail::split(sub_command, ' ')) {
+    app = app->get_subcommand(word);
+  }
   std::vector<std::string> names;
-  for (const CLI::Option* option : parser.app.get_subcommand(sub_command)->get_options()) {
+  for (const CLI::Option* option : app->get_options()) {
     for (const std::string& name : option->get_lnames()) {
       if (name != "help") names.push_back("--" + name);
     }

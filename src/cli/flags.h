@@ -6,11 +6,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "base/result.h"
+#include "kernels/cpu/cpu_options.h"
+#include "kernels/ops.h"
 
 namespace puna::cli {
 
@@ -19,10 +22,17 @@ struct ModelFlags {
   std::string model;          // a GGUF file or a Hugging Face folder
   std::string chat_template;  // empty: the model's own
   std::string device = "cpu";
-  int32_t threads = 0;        // 0: one per core
-  std::string isa;            // empty: the best of this CPU
-  std::string memory_budget;  // "4GiB", "80%"; empty: what is available
-  int32_t max_model_len = 0;  // 0: the model's, or what fits
+  int32_t threads = 0;  // 0: one per core
+  std::string isa;      // empty: the best of this CPU
+  kernels::ActivationMode activations = kernels::ActivationMode::kInt8;
+  std::optional<kernels::KvType> kv_dtype;  // "auto" is none: as the activations, see kv_type()
+  std::string memory_budget;                // "4GiB", "80%"; empty: what is available
+  int32_t max_model_len = 0;                // 0: the model's, or what fits
+
+  kernels::KvType kv_type() const {
+    const bool exact = activations == kernels::ActivationMode::kFloat;
+    return kv_dtype.value_or(exact ? kernels::KvType::kF32 : kernels::KvType::kBF16);
+  }
 };
 
 struct ServeFlags {
@@ -62,16 +72,35 @@ struct InspectFlags {
   bool json = false;
 };
 
+// `puna bench engine`: how fast a model runs here.
+struct BenchEngineFlags {
+  ModelFlags model;
+  int32_t prompt = 512;                     // tokens of each sequence's prompt
+  int32_t output = 64;                      // decode steps after it
+  std::vector<int32_t> batch = {1, 8, 32};  // sequences that decode together
+  int32_t chunk = 0;                        // most tokens of a prompt in a step; 0: as serve does
+  bool json = false;
+};
+
+// `puna bench kernels`: every op x weight type x rows beside the machine's limit.
+struct BenchKernelsFlags {
+  ModelFlags model;    // of it: what says how to compute
+  std::string filter;  // extended regular expression on "op/type/rows"
+  bool json = false;
+};
+
 // Something to print on stdout, and then the end: --help, --version.
 struct Text {
   std::string text;
 };
 
-using Command = std::variant<Text, ServeFlags, RunFlags, InspectFlags>;
+using Command =
+    std::variant<Text, ServeFlags, RunFlags, InspectFlags, BenchEngineFlags, BenchKernelsFlags>;
 
 Result<Command> parse_command(int argc, const char* const* argv);
 
-// The names ("--port") of a sub-command's flags, --help left out; for the test of the help texts.
+// The names ("--port") of the flags of a sub-command ("serve", "bench engine"), --help left out;
+// for the test of the help texts.
 std::vector<std::string> flag_names(const std::string& sub_command);
 
 }  // namespace puna::cli

@@ -13,6 +13,8 @@ inline constexpr std::string_view kMainHelp =
   puna serve MODEL            answer OpenAI clients over HTTP
   puna run MODEL [PROMPT]     one answer, or a chat in the terminal
   puna inspect MODEL          what is in a model file
+  puna bench engine MODEL     how fast it runs here, beside what the machine can do
+  puna bench kernels          the same for every operation, weight type and number of rows
 
 MODEL is a GGUF file or a Hugging Face folder (config.json and safetensors).
 `puna COMMAND --help` lists a command's flags; `puna --version` prints the version.
@@ -36,7 +38,8 @@ inline constexpr std::string_view kServeHelp =
   --no-prefix-cache          don't keep the work of earlier prompts
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
   --threads N                compute threads (default: one per core)
-  --device cpu, --isa NAME   where to compute; isa: reference, avx2, avx512 (default: the best)
+  --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
+  --device cpu, --isa NAME   scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
   --seed N                   for requests that bring no seed (0)
   --drain-timeout S          seconds that running requests get after SIGTERM (30)
   --config FILE.toml         the same names as above without --; flags win over the file
@@ -57,7 +60,9 @@ Without PROMPT: a chat when stdin is a terminal, else stdin is the prompt.
   --max-model-len N        longest conversation, in tokens (default: the model's, or what fits)
   --memory-budget SIZE     4GiB, 80%
   --threads N              compute threads (default: one per core)
-  --device cpu, --isa NAME where to compute; isa: reference, avx2, avx512 (default: the best)
+  --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
+  --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
+  --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
 
 In a chat: /reset forgets it, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
 )";
@@ -67,6 +72,43 @@ inline constexpr std::string_view kInspectHelp =
 
   --tensors   list every tensor
   --json      one JSON object
+)";
+
+inline constexpr std::string_view kBenchHelp =
+    R"(usage: puna bench engine MODEL [flags]            how fast a model runs here
+       puna bench kernels [flags]                 every operation beside the machine's limit
+
+`puna bench engine --help` and `puna bench kernels --help` list the flags.
+)";
+
+inline constexpr std::string_view kBenchEngineHelp =
+    R"(usage: puna bench engine --model PATH [flags]     how fast a model runs here
+
+Computes prompts, then decodes, in the steps that `puna serve` makes; no HTTP. Beside it: what the
+machine reads from memory and computes at most, measured before and after.
+
+  --model PATH             GGUF file or Hugging Face folder (also without --model)
+  --prompt N               tokens of each prompt (512)
+  --output N               decode steps (64)
+  --batch N,N,...          sequences that decode together, a run for each (1,8,32)
+  --chunk N                most tokens of a prompt in a step (default: as serve does)
+  --memory-budget SIZE     4GiB, 80%
+  --threads N              compute threads (default: one per core)
+  --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
+  --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
+  --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --json                   one JSON object
+)";
+
+inline constexpr std::string_view kBenchKernelsHelp =
+    R"(usage: puna bench kernels [flags]                 every operation beside the machine's limit
+
+  --filter REGEX           of OP/TYPE/ROWS, as in 'matmul/Q4_K/(1|8)$' (default: all)
+  --threads N              compute threads (default: one per core)
+  --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
+  --kv-dtype TYPE          bf16, int8, f32: attention over these alone (default: auto, all)
+  --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --json                   one JSON object
 )";
 
 }  // namespace puna::cli

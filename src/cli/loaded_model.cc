@@ -1,28 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/loaded_model.h"
 
-#include <algorithm>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdio>
+
+#include "cli/load_progress.h"
+#include "cli/terminal.h"
 #include "cli/warm_up.h"
 #include "engine/cpu_backend.h"
+#include "kernels/cpu/isa.h"
 #include "plan/byte_size.h"
 #include "plan/system_memory.h"
 
 namespace puna::cli {
 namespace {
 
-// Prompts enter in pieces of at most this many tokens, so that running streams keep their pace.
-constexpr int32_t kPrefillChunkTokens = 256;
 constexpr TimeNs kWarmUpBudget = 150 * kNsPerMs;
 
 Result<plan::MemoryPlan> make_plan(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
-                                   plan::PlanRequest& request) {
+                                   const LoadSize& size, plan::PlanRequest& request) {
   ASSIGN_OR_RETURN(const plan::SystemMemory system, plan::read_system_memory());
   request.model = flags.model;
-  request.max_model_len = flags.max_model_len;
+  request.max_model_len = size.max_model_len > 0 ? size.max_model_len : flags.max_model_len;
+  request.max_num_seqs = size.max_num_seqs;
+  request.max_batch_tokens = size.max_batch_tokens;
+  request.max_queued_requests = size.max_queued_requests;
+  request.max_queued_tokens = size.max_queued_tokens;
+  request.max_connections = size.max_connections;
   request.threads = flags.threads;
   request.isa = flags.isa;
+  request.kv_type = flags.kv_type();
+  request.activations = flags.activations;
   request.runtime_bytes = plan::resident_anonymous_bytes();
+  if (size.whole_kv_pool) request.budget_bytes = system.available;
   if (!flags.memory_budget.empty()) {
     auto budget = plan::parse_budget(flags.memory_budget, system.total);
     if (!budget.ok()) return std::move(budget).error().with_context("--memory-budget");
@@ -40,7 +52,47 @@ uint64_t digest_of(const formats::Checkpoint& checkpoint) {
   return hash;
 }
 
+void print_to_stderr(std::string_view text) {
+  fmt::print(stderr, "{}", text);
+  std::fflush(stderr);
+}
+
 }  // namespace
+
+std::string compute_summary(const ModelFlags& flags) {
+  const std::string_view isa =
+      flags.isa.empty() ? kernels::available_isas().back() : std::string_view(flags.isa);
+  switch (flags.activations) {
+    case kernels::ActivationMode::kFloat:
+      return fmt::format("{}, float activations", isa);
+    case kernels::ActivationMode::kInt8:
+      return fmt::format("{}, int8 activations", isa);
+    case kernels::ActivationMode::kInt8Wide:
+      return fmt::format("{}, wide int8 activations", isa);
+  }
+  return std::string(isa);
+}
+
+std::string slow_cpu_warning(std::span<const std::string_view> isas) {
+  if (isas.back() != "scalar") return "";
+  return "puna: warning: this CPU has no AVX2 (with FMA and F16C), so scalar code runs, many times "
+         "slower\n";
+}
+
+Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
+                                    const LoadSize& size) {
+  PlannedBackend planned;
+  plan::PlanRequest request;
+  ASSIGN_OR_RETURN(planned.plan, make_plan(checkpoint, flags, size, request));
+  engine::CpuBackendConfig config = backend_config(planned.plan, request);
+  LoadProgressPrinter printer(stderr_is_terminal(), print_to_stderr);
+  if (checkpoint.weight_bytes() > LoadProgressPrinter::kSmallestFile) {
+    config.load_progress = [&](uint64_t done, uint64_t total) { printer.update(done, total); };
+  }
+  print_to_stderr(slow_cpu_warning(kernels::available_isas()));
+  ASSIGN_OR_RETURN(planned.backend, engine::make_cpu_backend(checkpoint, config));
+  return planned;
+}
 
 Result<LoadedModel> LoadedModel::load(const ModelFlags& flags, const LoadSize& size) {
   auto parts = std::make_unique<Parts>();
@@ -58,15 +110,9 @@ Result<LoadedModel> LoadedModel::load(const ModelFlags& flags, const LoadSize& s
     parts->chat_template.emplace(std::move(chosen).value());
   }
 
-  plan::PlanRequest request;
-  request.max_num_seqs = size.max_num_seqs;
-  request.max_batch_tokens = size.max_batch_tokens;
-  request.max_queued_requests = size.max_queued_requests;
-  request.max_queued_tokens = size.max_queued_tokens;
-  request.max_connections = size.max_connections;
-  ASSIGN_OR_RETURN(parts->plan, make_plan(*parts->checkpoint, flags, request));
-  ASSIGN_OR_RETURN(parts->backend, engine::make_cpu_backend(*parts->checkpoint,
-                                                            backend_config(parts->plan, request)));
+  ASSIGN_OR_RETURN(PlannedBackend planned, load_backend(*parts->checkpoint, flags, size));
+  parts->plan = planned.plan;
+  parts->backend = std::move(planned.backend);
   parts->warm_up_tokens = warm_up(*parts->backend, parts->clock, kWarmUpBudget);
 
   engine::EngineConfig config;

@@ -5,11 +5,14 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "base/clock.h"
 #include "base/result.h"
 #include "cli/flags.h"
+#include "engine/backend.h"
 #include "engine/engine.h"
 #include "formats/checkpoint.h"
 #include "model/chat_template.h"
@@ -17,6 +20,9 @@
 #include "plan/memory_model.h"
 
 namespace puna::cli {
+
+// Prompts enter in pieces of at most this many tokens, so that running streams keep their pace.
+inline constexpr int32_t kPrefillChunkTokens = 256;
 
 // How much of it there is to be.
 struct LoadSize {
@@ -27,7 +33,24 @@ struct LoadSize {
   int32_t max_connections = 0;
   bool prefix_cache = true;
   bool needs_chat_template = true;
+  int32_t max_model_len = 0;   // 0: as the flags say
+  bool whole_kv_pool = false;  // KV for max_num_seqs of full length if it fits, not a polite share
 };
+
+// The lower half, which needs no tokenizer: what runs steps. `bench` takes it alone. `checkpoint`
+// must outlive it.
+struct PlannedBackend {
+  plan::MemoryPlan plan;
+  std::unique_ptr<engine::Backend> backend;
+};
+// A line for stderr when the best of `isas` (kernels::available_isas()) is slow, else nothing.
+std::string slow_cpu_warning(std::span<const std::string_view> isas);
+
+// "avx512_bf16, int8 activations": what the flags come to on this CPU.
+std::string compute_summary(const ModelFlags& flags);
+
+Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
+                                    const LoadSize& size);
 
 class LoadedModel {
  public:

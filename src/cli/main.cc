@@ -35,6 +35,12 @@ struct RunCommand {
   Result<int> operator()(const puna::cli::InspectFlags& flags) const {
     return puna::cli::inspect(flags);
   }
+  Result<int> operator()(const puna::cli::BenchEngineFlags& flags) const {
+    return puna::cli::bench_engine(flags);
+  }
+  Result<int> operator()(const puna::cli::BenchKernelsFlags& flags) const {
+    return puna::cli::bench_kernels(flags);
+  }
 };
 
 }  // namespace

@@ -129,9 +129,9 @@ Result<int> serve(const ServeFlags& flags, TimeNs started_ns) {
 
   ASSIGN_OR_RETURN(LoadedModel model, LoadedModel::load(flags.model, load_size(flags)));
   fmt::print(stderr, "{}", model.plan().table());
-  spdlog::info("{}: {} layers, {}, chat template {}, warmed up with steps of up to {} tokens",
+  spdlog::info("{}: {} layers, {}, chat template {}, {}, warmed up with steps of up to {} tokens",
                flags.model.model, model.spec().num_layers, model.type_summary(),
-               model.chat_template()->name(), model.warm_up_tokens());
+               model.chat_template()->name(), compute_summary(flags.model), model.warm_up_tokens());
   model.engine().start();
   const api::ServedModel served = served_model(model, flags);
   ASSIGN_OR_RETURN(const std::unique_ptr<api::Server> server,

@@ -36,6 +36,7 @@ InputKind LineReader::read_line(std::string& line) {
 
 bool stdin_is_terminal() { return isatty(STDIN_FILENO) == 1; }
 bool stdout_is_terminal() { return isatty(STDOUT_FILENO) == 1; }
+bool stderr_is_terminal() { return isatty(STDERR_FILENO) == 1; }
 
 Result<std::string> read_stdin(size_t max_bytes) {
   std::string text;

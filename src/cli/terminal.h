@@ -25,6 +25,7 @@ class LineReader {
 
 bool stdin_is_terminal();
 bool stdout_is_terminal();
+bool stderr_is_terminal();
 
 // All of stdin, at most `max_bytes`.
 Result<std::string> read_stdin(size_t max_bytes);

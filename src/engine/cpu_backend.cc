@@ -22,12 +22,13 @@ int32_t lanes_of(const CpuBackendConfig& config) {
   return config.threads > 0 ? config.threads : kernels::usable_cpus();
 }
 
-// What a Sampler takes from the heap: four arrays of four bytes a token, sums per chunk, and the
-// cut finder's buckets (measured by cpu_backend_test).
+// What a Sampler takes from the heap: three arrays of four bytes a token, maxima (twice) and sums
+// of its chunks, and the cut finder's buckets (measured by cpu_backend_test).
 uint64_t sampler_bytes(int32_t vocab_size) {
-  const uint64_t padded = padded_to_chunks(static_cast<size_t>(vocab_size));
+  const auto vocab = static_cast<size_t>(vocab_size);
   constexpr uint64_t kBucketBytes = 1024 * (sizeof(int32_t) + sizeof(double));
-  return 4 * sizeof(float) * padded + padded / kSumChunk * sizeof(double) + kBucketBytes;
+  return 3 * sizeof(float) * padded_to_chunks(vocab) +
+         (2 * sizeof(float) + sizeof(double)) * chunks_of(vocab) + kBucketBytes;
 }
 
 model::LlamaLimits llama_limits(const CpuBackendConfig& config) {
@@ -39,7 +40,7 @@ model::LlamaLimits llama_limits(const CpuBackendConfig& config) {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(std::unique_ptr<kernels::Ops> ops, std::unique_ptr<kernels::ThreadPool> pool,
+  CpuBackend(std::unique_ptr<kernels::ThreadPool> pool, std::unique_ptr<kernels::Ops> ops,
              model::Llama llama, const CpuBackendConfig& config);
 
   std::string_view name() const override { return "cpu"; }
@@ -52,10 +53,10 @@ class CpuBackend final : public Backend {
  private:
   void lay_out_rows(const Batch& batch);
   void check_item(const BatchItem& item) const;
-  void sample(const kernels::Lane& lane, const Batch& batch);
+  void sample(kernels::Lane& lane, const Batch& batch);
 
-  const std::unique_ptr<kernels::Ops> ops_;
   const std::unique_ptr<kernels::ThreadPool> pool_;
+  const std::unique_ptr<kernels::Ops> ops_;
   const model::Llama llama_;
   BackendLimits limits_;
   std::vector<Sampler> samplers_;    // one per lane
@@ -68,10 +69,10 @@ class CpuBackend final : public Backend {
   std::vector<SampledToken> samples_;
 };
 
-CpuBackend::CpuBackend(std::unique_ptr<kernels::Ops> ops, std::unique_ptr<kernels::ThreadPool> pool,
+CpuBackend::CpuBackend(std::unique_ptr<kernels::ThreadPool> pool, std::unique_ptr<kernels::Ops> ops,
                        model::Llama llama, const CpuBackendConfig& config)
-    : ops_(std::move(ops)),
-      pool_(std::move(pool)),
+    : pool_(std::move(pool)),
+      ops_(std::move(ops)),
       llama_(std::move(llama)),
       limits_{.num_blocks = config.num_blocks,
               .max_num_seqs = config.max_num_seqs,
@@ -81,7 +82,7 @@ CpuBackend::CpuBackend(std::unique_ptr<kernels::Ops> ops, std::unique_ptr<kernel
   const auto lanes = static_cast<size_t>(pool_->size());
   const auto slots = static_cast<size_t>(config.max_num_seqs);
   samplers_.reserve(lanes);
-  for (size_t i = 0; i < lanes; ++i) samplers_.emplace_back(limits_.vocab_size);
+  for (size_t i = 0; i < lanes; ++i) samplers_.emplace_back(limits_.vocab_size, config.isa);
   last_token_.assign(slots, -1);
   tokens_.reserve(static_cast<size_t>(config.max_batch_tokens));
   sequences_.reserve(slots);
@@ -130,15 +131,13 @@ void CpuBackend::lay_out_rows(const Batch& batch) {
   }
 }
 
-// Rows are dealt to lanes in turn, so that one request with costly sampling delays one lane only.
-void CpuBackend::sample(const kernels::Lane& lane, const Batch& batch) {
+void CpuBackend::sample(kernels::Lane& lane, const Batch& batch) {
   Sampler& sampler = samplers_[static_cast<size_t>(lane.index())];
-  const auto stride = static_cast<size_t>(lane.count());
-  for (size_t i = static_cast<size_t>(lane.index()); i < sample_items_.size(); i += stride) {
-    float* logits = llama_.logits().row(static_cast<int64_t>(i));
-    sampler.sample({logits, static_cast<size_t>(limits_.vocab_size)}, batch.items[sample_items_[i]],
-                   samples_[i]);
-  }
+  lane.deal(static_cast<int64_t>(sample_items_.size()), [&](int64_t row) {
+    const auto i = static_cast<size_t>(row);
+    sampler.sample({llama_.logits().row(row), static_cast<size_t>(limits_.vocab_size)},
+                   batch.items[sample_items_[i]], samples_[i]);
+  });
 }
 
 void CpuBackend::start(const Batch& batch) {
@@ -157,25 +156,28 @@ void CpuBackend::start(const Batch& batch) {
 
 Result<std::unique_ptr<Backend>> make_backend(const formats::Checkpoint& checkpoint,
                                               const CpuBackendConfig& config) {
-  ASSIGN_OR_RETURN(std::unique_ptr<kernels::Ops> ops, kernels::make_cpu_ops(config.isa));
-  ASSIGN_OR_RETURN(model::Llama llama,
-                   model::Llama::create(checkpoint, *ops, llama_limits(config)));
   ASSIGN_OR_RETURN(std::unique_ptr<kernels::ThreadPool> pool,
                    kernels::ThreadPool::create(lanes_of(config)));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<kernels::Ops> ops,
+      kernels::make_cpu_ops(config.isa, {.activations = config.activations, .pool = pool.get()}));
+  ASSIGN_OR_RETURN(model::Llama llama, model::Llama::create(checkpoint, *ops, llama_limits(config),
+                                                            config.load_progress));
   return std::unique_ptr<Backend>(
-      std::make_unique<CpuBackend>(std::move(ops), std::move(pool), std::move(llama), config));
+      std::make_unique<CpuBackend>(std::move(pool), std::move(ops), std::move(llama), config));
 }
 
 }  // namespace
 
 CpuBackendBytes cpu_backend_bytes(const formats::Checkpoint& checkpoint,
                                   const CpuBackendConfig& config) {
-  auto ops = kernels::make_cpu_ops(config.isa);
+  const kernels::CpuOptions options{.activations = config.activations};
+  auto ops = kernels::make_cpu_ops(config.isa, options);
   if (!ops.ok())
-    ops = kernels::make_cpu_ops("reference");  // an ISA we lack: make_cpu_backend says so
+    ops = kernels::make_cpu_ops("scalar", options);  // an ISA we lack: make_cpu_backend says so
   const model::LlamaBytes llama = model::Llama::bytes(checkpoint, **ops, llama_limits(config));
   return {.weights = llama.weights,
-          .mapped = checkpoint.weight_bytes(),
+          .mapped = llama.mapped,
           .kv = llama.kv,
           .activations = llama.activations,
           .sampling = static_cast<uint64_t>(lanes_of(config)) *

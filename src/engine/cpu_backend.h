@@ -10,7 +10,9 @@
 #include "base/result.h"
 #include "engine/backend.h"
 #include "formats/checkpoint.h"
+#include "kernels/cpu/cpu_options.h"
 #include "kernels/ops.h"
+#include "model/weights.h"
 
 namespace puna::engine {
 
@@ -20,8 +22,10 @@ struct CpuBackendConfig {
   int32_t max_batch_tokens = 512;
   int32_t max_model_len = 2048;
   int32_t threads = 0;  // 0: one per core this process may use
-  kernels::KvType kv_type = kernels::KvType::kF32;
-  std::string_view isa = {};  // "" picks the best of this CPU; "reference", "avx2", "avx512"
+  kernels::KvType kv_type = kernels::KvType::kBF16;
+  kernels::ActivationMode activations = kernels::ActivationMode::kInt8;
+  std::string_view isa = {};  // of kernels::available_isas(); "" picks the best of this CPU
+  model::LoadProgress load_progress = {};
 };
 
 // Bytes that create() will take with `config`, by owner; plan::memory_model adds them up.

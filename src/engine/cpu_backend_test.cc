@@ -176,7 +176,8 @@ TEST_P(CpuBackendKv, SequenceEqualsItsSoloRun) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, CpuBackendKv,
-                         testing::Values(kernels::KvType::kF32, kernels::KvType::kF16));
+                         testing::Values(kernels::KvType::kF32, kernels::KvType::kBF16,
+                                         kernels::KvType::kInt8));
 
 TEST(CpuBackend, ReusedBlocksLeaveNoTrace) {
   const Checkpoint checkpoint = tiny();
@@ -192,7 +193,7 @@ TEST(CpuBackend, StepAllocatesNothing) {
   if (PUNA_COUNTS_ALLOCATIONS == 0) GTEST_SKIP() << "the sanitizer owns operator new";
   const Checkpoint checkpoint = tiny();
   for (const std::string_view isa : kernels::available_isas()) {
-    if (isa == "reference") continue;  // it keeps its formulas plain, with vectors
+    if (isa == "scalar") continue;  // it keeps its formulas plain, with vectors
     CpuBackendConfig config = kConfig;
     config.isa = isa;
     const auto backend = make(checkpoint, config);

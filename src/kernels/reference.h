@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every op as its formula, in plain loops with double sums: the oracle of the other
-// implementations, and a backend that runs anywhere (`reference`). Slow.
+// implementations, and a backend that runs anywhere (`scalar`). Slow. Packed weights are multiplied
+// by the scalar panel kernels, whose bits are those of the vectorised ones.
 #pragma once
 
 #include "kernels/cpu/host_ops.h"
@@ -9,7 +10,9 @@ namespace puna::kernels {
 
 class ReferenceOps final : public HostOps {
  public:
-  std::string_view name() const override { return "reference"; }
+  explicit ReferenceOps(const CpuOptions& options = {})
+      : HostOps(scalar_panel_kernels(), options) {}
+  std::string_view name() const override { return "scalar"; }
   Result<> check_shape(const KvShape& /*shape*/) const override { return Ok{}; }
   void embed(Lane& lane, const PackedMatrix& table, std::span<const int32_t> tokens,
              FloatRows out) const override;

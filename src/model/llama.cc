@@ -14,6 +14,9 @@ using kernels::Activations;
 using kernels::FloatRows;
 using kernels::Ops;
 
+// So few rows that one lane norms them faster than two barriers take.
+constexpr int32_t kRowsNormedByOneLane = 4;
+
 kernels::KvShape kv_shape(const ModelSpec& spec, const LlamaLimits& limits) {
   return {.num_layers = spec.num_layers,
           .num_blocks = limits.num_blocks,
@@ -80,17 +83,19 @@ LlamaBytes Llama::bytes(const formats::Checkpoint& checkpoint, const Ops& ops,
                         const LlamaLimits& limits) {
   ActivationArena arena(ops, nullptr);
   Views::of(arena, checkpoint.spec(), limits);
-  return {.weights = Weights::bytes(checkpoint, ops),
+  const WeightBytes weights = Weights::bytes(checkpoint, ops);
+  return {.weights = weights.packed,
+          .mapped = weights.mapped,
           .kv = ops.kv_bytes(kv_shape(checkpoint.spec(), limits)),
           .activations = arena.used()};
 }
 
 Result<Llama> Llama::create(const formats::Checkpoint& checkpoint, const Ops& ops,
-                            const LlamaLimits& limits) {
+                            const LlamaLimits& limits, const LoadProgress& progress) {
   const ModelSpec& spec = checkpoint.spec();
   const LlamaBytes bytes = Llama::bytes(checkpoint, ops, limits);
   RETURN_IF_ERROR(ops.check_shape(kv_shape(spec, limits)));
-  ASSIGN_OR_RETURN(Weights weights, Weights::load(checkpoint, ops));
+  ASSIGN_OR_RETURN(Weights weights, Weights::load(checkpoint, ops, progress));
   Llama llama(std::move(weights));
   llama.spec_ = &spec;
   llama.ops_ = &ops;
@@ -104,39 +109,57 @@ Result<Llama> Llama::create(const formats::Checkpoint& checkpoint, const Ops& op
   return llama;
 }
 
+kernels::Activations Llama::norm(kernels::Lane& lane, std::span<const int32_t> rows,
+                                 int32_t num_rows, const NormWeights& weight,
+                                 const kernels::PackedMatrix& reader, Activations out) const {
+  out.format = reader.input();
+  const auto write = [&](kernels::Lane& writer) {
+    ops_->rms_norm(writer, views_.residual, rows, num_rows, weight.values(), spec_->rms_norm_eps,
+                   out);
+  };
+  if (num_rows <= kRowsNormedByOneLane) {
+    lane.sync_then([&] {
+      kernels::Lane whole;
+      write(whole);
+    });
+  } else {
+    lane.sync();
+    write(lane);
+    lane.sync();
+  }
+  return out;
+}
+
 void Llama::forward(kernels::Lane& lane, const LlamaStep& step) const {
   ops_->embed(lane, weights_.embedding(), step.tokens, views_.residual);
   ops_->rotations(lane, step.sequences, inverse_frequency_, views_.rotations);
-  lane.sync();
   for (int32_t index = 0; index < spec_->num_layers; ++index) layer(lane, step, index);
   if (step.logit_rows.empty()) return;
   const auto num_logits = static_cast<int32_t>(step.logit_rows.size());
-  ops_->rms_norm(lane, views_.residual, step.logit_rows, num_logits,
-                 weights_.output_norm().values(), spec_->rms_norm_eps, views_.logits_in);
-  lane.sync();
-  ops_->matmul(lane, views_.logits_in, num_logits, weights_.head(), views_.logits);
+  const Activations x = norm(lane, step.logit_rows, num_logits, weights_.output_norm(),
+                             weights_.head(), views_.logits_in);
+  ops_->matmul(lane, x, num_logits, weights_.head(), views_.logits);
 }
 
+// Five barriers for a few rows, seven for more.
 void Llama::layer(kernels::Lane& lane, const LlamaStep& step, int32_t index) const {
   const LayerWeights& w = weights_.layers()[static_cast<size_t>(index)];
   const auto rows = static_cast<int32_t>(step.tokens.size());
-  const float eps = spec_->rms_norm_eps;
+  Activations attended = views_.attended;
+  attended.format = w.attn_output->input();
+  Activations ffn = views_.ffn;
+  ffn.format = w.ffn_down->input();
 
-  ops_->rms_norm(lane, views_.residual, {}, rows, w.attn_norm.values(), eps, views_.normed);
+  Activations x = norm(lane, {}, rows, w.attn_norm, *w.qkv, views_.normed);
+  ops_->matmul_qkv(lane, x, *w.qkv, views_.rotations, step.sequences, kv_, index, views_.queries);
   lane.sync();
-  ops_->matmul_qkv(lane, views_.normed, *w.qkv, views_.rotations, step.sequences, kv_, index,
-                   views_.queries);
+  ops_->attention(lane, views_.queries, step.sequences, kv_, index, attended);
   lane.sync();
-  ops_->attention(lane, views_.queries, step.sequences, kv_, index, views_.attended);
+  ops_->matmul_add(lane, attended, rows, *w.attn_output, views_.residual);
+  x = norm(lane, {}, rows, w.ffn_norm, *w.gate_up, views_.normed);
+  ops_->matmul_swiglu(lane, x, rows, *w.gate_up, ffn);
   lane.sync();
-  ops_->matmul_add(lane, views_.attended, rows, *w.attn_output, views_.residual);
-  lane.sync();
-  ops_->rms_norm(lane, views_.residual, {}, rows, w.ffn_norm.values(), eps, views_.normed);
-  lane.sync();
-  ops_->matmul_swiglu(lane, views_.normed, rows, *w.gate_up, views_.ffn);
-  lane.sync();
-  ops_->matmul_add(lane, views_.ffn, rows, *w.ffn_down, views_.residual);
-  lane.sync();
+  ops_->matmul_add(lane, ffn, rows, *w.ffn_down, views_.residual);
 }
 
 }  // namespace puna::model

@@ -27,6 +27,7 @@ struct LlamaLimits {
 
 struct LlamaBytes {
   uint64_t weights = 0;  // besides the mapped file
+  uint64_t mapped = 0;   // of the file, used in place
   uint64_t kv = 0;
   uint64_t activations = 0;
 };
@@ -43,7 +44,7 @@ class Llama {
   // `checkpoint` and `ops` must outlive the object. Errors: kResourceExhausted with the bytes,
   // kUnsupported for a shape beyond the ops.
   static Result<Llama> create(const formats::Checkpoint& checkpoint, const kernels::Ops& ops,
-                              const LlamaLimits& limits);
+                              const LlamaLimits& limits, const LoadProgress& progress = {});
   // What create() allocates.
   static LlamaBytes bytes(const formats::Checkpoint& checkpoint, const kernels::Ops& ops,
                           const LlamaLimits& limits);
@@ -72,6 +73,11 @@ class Llama {
 
   explicit Llama(Weights weights) : weights_(std::move(weights)) {}
   void layer(kernels::Lane& lane, const LlamaStep& step, int32_t index) const;
+  // Waits for all lanes, then writes the norm of `num_rows` rows of the residual in the format that
+  // `reader` wants, to be read after the call.
+  kernels::Activations norm(kernels::Lane& lane, std::span<const int32_t> rows, int32_t num_rows,
+                            const NormWeights& weight, const kernels::PackedMatrix& reader,
+                            kernels::Activations out) const;
 
   const formats::ModelSpec* spec_ = nullptr;
   const kernels::Ops* ops_ = nullptr;

@@ -40,6 +40,8 @@ std::vector<T> read_array(const std::string& path) {
   return values;
 }
 
+constexpr kernels::CpuOptions kFloat = {.activations = kernels::ActivationMode::kFloat};
+
 std::vector<int32_t> tiny_tokens() {
   const boost::json::value json = boost::json::parse(read_file(kGolden + "/model/tiny.json"));
   return boost::json::value_to<std::vector<int32_t>>(json.at("tokens"));
@@ -56,8 +58,9 @@ struct Feed {
 // A model with one prompt in it: runs it in chunks and keeps the logits of every position.
 class Runner {
  public:
-  Runner(const Checkpoint& checkpoint, std::string_view isa, int32_t max_positions)
-      : ops_(kernels::make_cpu_ops(isa).value()),
+  Runner(const Checkpoint& checkpoint, std::string_view isa, int32_t max_positions,
+         const kernels::CpuOptions& options = kFloat)
+      : ops_(kernels::make_cpu_ops(isa, options).value()),
         blocks_((max_positions + kKvBlockTokens - 1) / kKvBlockTokens),
         llama_(Llama::create(checkpoint, *ops_,
                              {.max_rows = 2 * max_positions,

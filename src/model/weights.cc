@@ -17,35 +17,54 @@ using kernels::Ops;
 
 using Parts = std::vector<MatrixPart>;
 
-Parts parts_of(const Checkpoint& checkpoint, int32_t layer,
-               std::initializer_list<WeightRole> roles) {
-  const bool half_split = checkpoint.spec().rope_layout == formats::RopeLayout::kHalfSplit;
-  Parts parts;
-  for (const WeightRole role : roles) {
-    const TensorView& view = checkpoint.tensor({role, layer});
-    const bool rotated = role == WeightRole::kAttnQ || role == WeightRole::kAttnK;
-    parts.push_back({.type = view.type,
-                     .rows = view.rows,
-                     .columns = view.columns,
-                     .data = view.data,
-                     .order = half_split && rotated ? kernels::RowOrder::kInterleaveHalves
-                                                    : kernels::RowOrder::kAsStored});
-  }
-  return parts;
+// A matrix to be packed: tensors of the file that are multiplied together.
+struct MatrixSource {
+  std::vector<const TensorView*> tensors = {};
+  Parts parts = {};
+  kernels::PackOptions options;
+};
+
+MatrixPart part_of(const TensorView& view) {
+  return {.type = view.type, .rows = view.rows, .columns = view.columns, .data = view.data};
 }
 
-// Calls use(parts) for every matrix of the model: those of each layer in the order of LayerWeights.
+MatrixSource source_of(const Checkpoint& checkpoint, int32_t layer,
+                       std::initializer_list<WeightRole> roles) {
+  const formats::ModelSpec& spec = checkpoint.spec();
+  MatrixSource source{.options = {.head_dim = spec.head_dim}};
+  for (const WeightRole role : roles) {
+    const TensorView& view = checkpoint.tensor({role, layer});
+    MatrixPart part = part_of(view);
+    const bool rotated = role == WeightRole::kAttnQ || role == WeightRole::kAttnK;
+    if (rotated && spec.rope_layout == formats::RopeLayout::kHalfSplit)
+      part.order = kernels::RowOrder::kInterleaveHalves;
+    // Attention finishes the heads of one KV head at a time.
+    if (role == WeightRole::kAttnOutput)
+      source.options.input_unit = int64_t{spec.num_heads / spec.num_kv_heads} * spec.head_dim;
+    source.parts.push_back(part);
+    source.tensors.push_back(&view);
+  }
+  return source;
+}
+
+// Calls use(source) for every matrix of the model: the head, then those of each layer in the order
+// of LayerWeights.
 template <typename Use>
 void for_each_matrix(const Checkpoint& checkpoint, Use use) {
   using enum WeightRole;
-  use(parts_of(checkpoint, -1, {kTokenEmbedding}));
-  if (!checkpoint.spec().tied_head) use(parts_of(checkpoint, -1, {kOutputHead}));
+  use(source_of(checkpoint, -1, {kOutputHead}));
   for (int32_t layer = 0; layer < checkpoint.spec().num_layers; ++layer) {
-    use(parts_of(checkpoint, layer, {kAttnQ, kAttnK, kAttnV}));
-    use(parts_of(checkpoint, layer, {kAttnOutput}));
-    use(parts_of(checkpoint, layer, {kFfnGate, kFfnUp}));
-    use(parts_of(checkpoint, layer, {kFfnDown}));
+    use(source_of(checkpoint, layer, {kAttnQ, kAttnK, kAttnV}));
+    use(source_of(checkpoint, layer, {kAttnOutput}));
+    use(source_of(checkpoint, layer, {kFfnGate, kFfnUp}));
+    use(source_of(checkpoint, layer, {kFfnDown}));
   }
+}
+
+uint64_t data_bytes(const MatrixSource& source) {
+  uint64_t bytes = 0;
+  for (const TensorView* tensor : source.tensors) bytes += tensor->data.size();
+  return bytes;
 }
 
 uint64_t norm_bytes(const Checkpoint& checkpoint) {
@@ -65,25 +84,33 @@ Result<NormWeights> load_norm(const Checkpoint& checkpoint, const Ops& ops, Weig
 
 }  // namespace
 
-Result<Weights> Weights::load(const Checkpoint& checkpoint, const Ops& ops) {
-  const int32_t head_dim = checkpoint.spec().head_dim;
+Result<Weights> Weights::load(const Checkpoint& checkpoint, const Ops& ops,
+                              const LoadProgress& progress) {
+  uint64_t total = 0;
+  for_each_matrix(checkpoint, [&](const MatrixSource& source) { total += data_bytes(source); });
   std::vector<std::unique_ptr<kernels::PackedMatrix>> matrices;  // in for_each_matrix order
   Result<> packed = Ok{};
-  for_each_matrix(checkpoint, [&](const Parts& parts) {
+  uint64_t done = 0;
+  for_each_matrix(checkpoint, [&](const MatrixSource& source) {
     if (!packed.ok()) return;
-    auto matrix = ops.pack(parts, head_dim);
-    if (matrix.ok()) {
-      matrices.push_back(std::move(matrix).value());
-    } else {
+    auto matrix = ops.pack(source.parts, source.options);
+    if (!matrix.ok()) {
       packed = std::move(matrix).error();
+      return;
     }
+    matrices.push_back(std::move(matrix).value());
+    if (ops.packed_bytes(source.parts) > 0) {
+      for (const TensorView* tensor : source.tensors) checkpoint.drop_pages(*tensor);
+    }
+    done += data_bytes(source);
+    if (progress) progress(done, total);
   });
   RETURN_IF_ERROR(std::move(packed));
 
   Weights weights;
   auto next = matrices.begin();
-  weights.embedding_ = std::move(*next++);
-  if (!checkpoint.spec().tied_head) weights.head_ = std::move(*next++);
+  weights.embedding_ = ops.table(part_of(checkpoint.tensor({WeightRole::kTokenEmbedding})));
+  weights.head_ = std::move(*next++);
   ASSIGN_OR_RETURN(weights.output_norm_, load_norm(checkpoint, ops, WeightRole::kOutputNorm, -1));
   for (int32_t layer = 0; layer < checkpoint.spec().num_layers; ++layer) {
     LayerWeights& into = weights.layers_.emplace_back();
@@ -97,11 +124,21 @@ Result<Weights> Weights::load(const Checkpoint& checkpoint, const Ops& ops) {
   return weights;
 }
 
-uint64_t Weights::bytes(const Checkpoint& checkpoint, const Ops& ops) {
-  uint64_t bytes = 0;
-  for_each_matrix(checkpoint, [&](const Parts& parts) { bytes += ops.packed_bytes(parts); });
+WeightBytes Weights::bytes(const Checkpoint& checkpoint, const Ops& ops) {
   const auto norms = 2 * static_cast<uint64_t>(checkpoint.spec().num_layers) + 1;
-  return bytes + norms * norm_bytes(checkpoint);
+  WeightBytes bytes{.packed = norms * norm_bytes(checkpoint)};
+  bool table_counted = false;
+  for_each_matrix(checkpoint, [&](const MatrixSource& source) {
+    const uint64_t packed = ops.packed_bytes(source.parts);
+    bytes.packed += packed;
+    if (packed > 0) return;
+    bytes.mapped += data_bytes(source);
+    table_counted |= checkpoint.spec().tied_head &&
+                     source.tensors.front() == &checkpoint.tensor({WeightRole::kOutputHead});
+  });
+  if (!table_counted)
+    bytes.mapped += checkpoint.tensor({WeightRole::kTokenEmbedding}).data.size();
+  return bytes;
 }
 
 }  // namespace puna::model

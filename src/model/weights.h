@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -28,21 +29,30 @@ struct LayerWeights {
   std::unique_ptr<kernels::PackedMatrix> ffn_down;  // [hidden_size, intermediate_size]
 };
 
+// Told during load() how many of the file's weight bytes are done.
+using LoadProgress = std::function<void(uint64_t done, uint64_t total)>;
+
+struct WeightBytes {
+  uint64_t packed = 0;  // taken besides the file
+  uint64_t mapped = 0;  // of the file, used in place
+};
+
 class Weights {
  public:
-  // The checkpoint must outlive the weights: they may be used in place.
-  static Result<Weights> load(const formats::Checkpoint& checkpoint, const kernels::Ops& ops);
-  // Bytes that load() takes besides the mapped file.
-  static uint64_t bytes(const formats::Checkpoint& checkpoint, const kernels::Ops& ops);
+  // The checkpoint must outlive the weights: some are used in place. The file's pages are dropped
+  // as soon as what they hold is packed.
+  static Result<Weights> load(const formats::Checkpoint& checkpoint, const kernels::Ops& ops,
+                              const LoadProgress& progress = {});
+  static WeightBytes bytes(const formats::Checkpoint& checkpoint, const kernels::Ops& ops);
 
   const kernels::PackedMatrix& embedding() const { return *embedding_; }
-  const kernels::PackedMatrix& head() const { return head_ ? *head_ : *embedding_; }
+  const kernels::PackedMatrix& head() const { return *head_; }
   const NormWeights& output_norm() const { return output_norm_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
 
  private:
-  std::unique_ptr<kernels::PackedMatrix> embedding_;
-  std::unique_ptr<kernels::PackedMatrix> head_;  // null when tied
+  std::unique_ptr<kernels::PackedMatrix> embedding_;  // for look-ups, in place
+  std::unique_ptr<kernels::PackedMatrix> head_;
   NormWeights output_norm_;
   std::vector<LayerWeights> layers_;
 };

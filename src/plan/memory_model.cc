@@ -53,6 +53,8 @@ CpuBackendConfig make_config(const PlanRequest& request, int32_t num_blocks,
   config.max_model_len = max_model_len;
   config.threads = request.threads;
   config.isa = request.isa;
+  config.kv_type = request.kv_type;
+  config.activations = request.activations;
   return config;
 }
 
@@ -71,7 +73,20 @@ MemoryPlan fixed_part(const BackendCost& cost, const PlanRequest& request, int32
   plan.runtime = request.runtime_bytes + (threads + kOtherThreads) * kResidentStackBytes;
   plan.max_model_len = max_model_len;
   plan.max_num_seqs = request.max_num_seqs;
+  plan.kv_type = request.kv_type;
   return plan;
+}
+
+std::string_view kv_type_name(kernels::KvType type) {
+  switch (type) {
+    case kernels::KvType::kF32:
+      return "f32";
+    case kernels::KvType::kBF16:
+      return "bf16";
+    case kernels::KvType::kInt8:
+      return "int8";
+  }
+  return "";
 }
 
 std::string budget_text(const MemoryPlan& plan) {
@@ -113,10 +128,11 @@ uint64_t MemoryPlan::fixed() const {
   return weights_mapped + weights_packed + activations + sampling + host_buffers + runtime;
 }
 
-uint64_t kv_bytes_per_token(const BackendCost& cost) {
+uint64_t kv_bytes_per_token(const BackendCost& cost, kernels::KvType kv_type) {
   // The difference leaves out what a pool takes whatever its size.
   constexpr int32_t kBlocks = 64;
   CpuBackendConfig config;
+  config.kv_type = kv_type;
   config.num_blocks = kBlocks;
   const uint64_t small = cost(config).kv;
   config.num_blocks = 2 * kBlocks;
@@ -139,7 +155,7 @@ Result<MemoryPlan> plan_memory(const BackendCost& cost, int32_t max_position,
   plan.budget_given = request.budget_bytes > 0;
   plan.budget = plan.budget_given ? request.budget_bytes : system.available;
 
-  const uint64_t token_bytes = kv_bytes_per_token(cost);
+  const uint64_t token_bytes = kv_bytes_per_token(cost, request.kv_type);
   const uint64_t block_bytes = token_bytes * kv::kBlockTokens;
   const int32_t least = std::min(kSmallestContext, plan.max_model_len);
   const uint64_t least_kv = static_cast<uint64_t>(kv::blocks_for_tokens(least)) * block_bytes;
@@ -186,7 +202,7 @@ std::string MemoryPlan::table() const {
   fmt::format_to(std::back_inserter(out), "memory plan:\n");
   row("weights, mapped", weights_mapped, "used from the file's pages");
   row("weights, packed", weights_packed, "copies in the kernels' layout");
-  row("KV pool", kv_pool,
+  row(fmt::format("KV pool, {}", kv_type_name(kv_type)), kv_pool,
       fmt::format("{} tokens in {} blocks, context {}", tokens, num_blocks, max_model_len));
   row("activations", activations, "of the largest step");
   row("sampling", sampling, "");

@@ -27,6 +27,8 @@ struct PlanRequest {
   int32_t max_batch_tokens = 512;
   int32_t threads = 0;  // 0: one per core
   std::string isa;
+  kernels::KvType kv_type = kernels::KvType::kBF16;
+  kernels::ActivationMode activations = kernels::ActivationMode::kInt8;
   uint64_t budget_bytes = 0;  // --memory-budget; 0: not given
   // What the host side may hold at once.
   int64_t max_queued_requests = 256;
@@ -48,6 +50,7 @@ struct MemoryPlan {
   int32_t num_blocks = 0;
   int32_t max_model_len = 0;
   int32_t max_num_seqs = 0;
+  kernels::KvType kv_type = kernels::KvType::kBF16;
   uint64_t budget = 0;        // what all of it must fit in
   bool budget_given = false;  // by --memory-budget; else the memory available at start
 
@@ -70,7 +73,8 @@ Result<MemoryPlan> plan_memory(const formats::Checkpoint& checkpoint, const Plan
                                const SystemMemory& system);
 
 // Bytes that one token position takes in the KV pool.
-uint64_t kv_bytes_per_token(const BackendCost& cost);
+uint64_t kv_bytes_per_token(const BackendCost& cost,
+                            kernels::KvType kv_type = kernels::KvType::kBF16);
 
 // The backend configuration that `plan` was made for.
 engine::CpuBackendConfig backend_config(const MemoryPlan& plan, const PlanRequest& request);

@@ -123,6 +123,26 @@ TEST(MemoryModel, KvBytesPerTokenLeavesOutWhatIsConstant) {
   EXPECT_EQ(kv_bytes_per_token(small_model), kTokenBytes);
 }
 
+TEST(MemoryModel, TheTypeOfKvSetsThePoolAndReachesTheBackend) {
+  const auto by_type = [](const engine::CpuBackendConfig& config) {
+    engine::CpuBackendBytes bytes = small_model(config);
+    if (config.kv_type == kernels::KvType::kInt8) bytes.kv /= 4;
+    return bytes;
+  };
+  for (const kernels::KvType type : {kernels::KvType::kF32, kernels::KvType::kInt8}) {
+    PlanRequest asked = request();
+    asked.kv_type = type;
+    asked.activations = kernels::ActivationMode::kFloat;
+    const auto plan = plan_memory(by_type, kContext, asked, {64 * kGiB, 60 * kGiB});
+    ASSERT_TRUE(plan.ok()) << plan.error().message();
+    const bool small = type == kernels::KvType::kInt8;
+    EXPECT_EQ(plan->kv_pool, 32 * 512 * kTokenBytes / (small ? 4 : 1));
+    EXPECT_THAT(plan->table(), HasSubstr(small ? "KV pool, int8 " : "KV pool, f32 "));
+    EXPECT_EQ(backend_config(*plan, asked).kv_type, type);
+    EXPECT_EQ(backend_config(*plan, asked).activations, kernels::ActivationMode::kFloat);
+  }
+}
+
 TEST(MemoryModel, DefaultPoolIsSensibleOnALargeMachine) {
   const auto plan = plan_memory(small_model, kContext, request(), {64 * kGiB, 60 * kGiB});
   ASSERT_TRUE(plan.ok()) << plan.error().message();

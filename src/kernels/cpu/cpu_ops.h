@@ -1,24 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-// The vectorised CPU implementation: tiles, lanes and epilogues here, inner loops in a MicroKernels
-// table.
+// The vectorised CPU implementation: tiles, lanes and epilogues here, inner loops in tables of one
+// instruction set.
 //
-// A matmul decodes a tile of weights (up to 24 columns of the result x 1,024 of depth) into f32
-// once and multiplies up to 128 rows with it. Depth is cut at multiples of 1,024 and the pieces are
-// added in order: so an element's bits depend on the weight's shape only. Attention works on chunks
-// of 64 positions that start at multiples of 64, each with a softmax of its own, blended in order.
+// A result's bits depend on its row and the weights only. Packed weights: panel_kernels.h. Weights
+// in place are decoded to f32, at most 1,024 of depth at a time, and the pieces are added in order.
+// Attention: attention_kernels.h.
 #pragma once
 
+#include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/host_ops.h"
 #include "kernels/cpu/micro_kernels.h"
+#include "kernels/cpu/panel_kernels.h"
 
 namespace puna::kernels {
 
+// The tables of one instruction set.
+struct CpuKernels {
+  std::string_view name;
+  const MicroKernels& micro;
+  const PanelKernels& panels;
+  const AttentionKernels& attention;
+};
+
 class CpuOps final : public HostOps {
  public:
-  // `name` and `kernels` must outlive the object.
-  CpuOps(std::string_view name, const MicroKernels& kernels) : name_(name), kernels_(kernels) {}
+  // What `kernels` refers to must outlive the object.
+  CpuOps(const CpuKernels& kernels, const CpuOptions& options)
+      : HostOps(kernels.panels, options), kernels_(kernels) {}
 
-  std::string_view name() const override { return name_; }
+  std::string_view name() const override { return kernels_.name; }
   Result<> check_shape(const KvShape& shape) const override;
   void embed(Lane& lane, const PackedMatrix& table, std::span<const int32_t> tokens,
              FloatRows out) const override;
@@ -36,14 +46,8 @@ class CpuOps final : public HostOps {
   void matmul_swiglu(Lane& lane, Activations x, int32_t num_rows, const PackedMatrix& gate_up,
                      Activations out) const override;
 
-  static constexpr int64_t kAttentionChunk = 64;  // positions
-  static constexpr int64_t kAttentionRows =
-      64;  // query rows x heads of a tile, most heads per KV head
-  static constexpr int64_t kMaxHeadDim = 256;
-
  private:
-  std::string_view name_;
-  const MicroKernels& kernels_;
+  const CpuKernels kernels_;
 };
 
 }  // namespace puna::kernels

@@ -7,48 +7,14 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "base/check.h"
-#include "base/checked_math.h"
+#include "kernels/cpu/panel_weights.h"
+#include "kernels/cpu/thread_pool.h"
 
 namespace puna::kernels {
-
-HostMatrix::HostMatrix(std::span<const MatrixPart> parts, int32_t head_dim) {
-  CHECK(!parts.empty());
-  columns_ = parts.front().columns;
-  for (const MatrixPart& part : parts) {
-    CHECK_EQ(part.columns, columns_);
-    CHECK(part.order == RowOrder::kAsStored || part.rows % head_dim == 0);
-    const formats::TensorTypeInfo& info = formats::tensor_type_info(part.type);
-    CHECK_EQ(columns_ % info.block_elements, 0);
-    const int64_t row_bytes = columns_ / info.block_elements * info.block_bytes;
-    CHECK_EQ(static_cast<int64_t>(part.data.size()), part.rows * row_bytes);
-    parts_.push_back({.type = part.type,
-                      .rows = part.rows,
-                      .block_elements = info.block_elements,
-                      .block_bytes = info.block_bytes,
-                      .row_bytes = row_bytes,
-                      .data = part.data.data(),
-                      .order = part.order,
-                      .head_dim = head_dim});
-  }
-}
-
-int64_t HostMatrix::rows() const {
-  int64_t sum = 0;
-  for (const Part& part : parts_) sum += part.rows;
-  return sum;
-}
-
-uint64_t KvLayout::bytes(const KvShape& shape) {
-  auto bytes =
-      checked_mul(static_cast<uint64_t>(shape.num_layers), static_cast<uint64_t>(shape.num_blocks));
-  for (const int64_t factor : {int64_t{2}, int64_t{shape.num_kv_heads}, int64_t{kKvBlockTokens},
-                               int64_t{shape.head_dim}, element_bytes(shape.type)}) {
-    if (bytes) bytes = checked_mul(*bytes, static_cast<uint64_t>(factor));
-  }
-  return bytes.value_or(std::numeric_limits<uint64_t>::max());
-}
 
 // Anonymous pages are zero, and become resident when first written.
 Result<Buffer> HostOps::allocate(uint64_t bytes, std::string_view what) const {
@@ -71,15 +37,75 @@ void HostOps::upload(std::span<const float> values, const Buffer& to) const {
   std::memcpy(to.data(), values.data(), values.size_bytes());
 }
 
-Result<std::unique_ptr<PackedMatrix>> HostOps::pack(std::span<const MatrixPart> parts,
-                                                    int32_t head_dim) const {
-  return std::unique_ptr<PackedMatrix>(std::make_unique<HostMatrix>(parts, head_dim));
+std::vector<PanelKind> HostOps::kinds_of(std::span<const MatrixPart> parts) const {
+  if (options_.activations == ActivationMode::kFloat) return {};
+  std::vector<PanelKind> kinds;
+  for (const MatrixPart& part : parts) {
+    const std::optional<PanelKind> kind = panel_kind(part.type);
+    if (!kind) return {};
+    const bool bf16 = *kind == PanelKind::kBF16;
+    if (bf16 && panels_.bf16_product == nullptr) return {};
+    if (!kinds.empty() && bf16 != (kinds.front() == PanelKind::kBF16)) return {};  // one format
+    kinds.push_back(*kind);
+  }
+  return kinds;
 }
 
-uint64_t HostOps::packed_bytes(std::span<const MatrixPart> /*parts*/) const { return 0; }
+uint64_t HostOps::packed_bytes(std::span<const MatrixPart> parts) const {
+  const std::vector<PanelKind> kinds = kinds_of(parts);
+  int64_t bytes = 0;
+  for (size_t i = 0; i < kinds.size(); ++i) {
+    bytes += pair_count(parts[i].rows) * pair_bytes(kinds[i], parts[i].columns);
+  }
+  return static_cast<uint64_t>(bytes);
+}
+
+std::unique_ptr<PackedMatrix> HostOps::table(const MatrixPart& part) const {
+  return std::make_unique<HostMatrix>(std::span(&part, 1), 1);
+}
+
+Result<std::unique_ptr<PackedMatrix>> HostOps::pack(std::span<const MatrixPart> parts,
+                                                    const PackOptions& options) const {
+  auto matrix = std::make_unique<HostMatrix>(parts, options.head_dim);
+  const std::vector<PanelKind> kinds = kinds_of(parts);
+  if (kinds.empty()) return std::unique_ptr<PackedMatrix>(std::move(matrix));
+
+  const int64_t columns = matrix->columns();
+  ASSIGN_OR_RETURN(Buffer memory, allocate(packed_bytes(parts), "packed weights"));
+  std::vector<HostMatrix::Panels> panels;
+  const std::byte* next = memory.data();
+  for (size_t i = 0; i < kinds.size(); ++i) {
+    panels.push_back({.kind = kinds[i], .bytes = pair_bytes(kinds[i], columns), .data = next});
+    next += pair_count(parts[i].rows) * panels[i].bytes;
+  }
+  const auto pack_share = [&](Lane& lane) {
+    for (size_t i = 0; i < kinds.size(); ++i) {
+      const HostMatrix::Part& part = matrix->parts()[i];
+      const Lane::Range share = lane.share(pair_count(part.rows));
+      for (int64_t pair = share.begin; pair < share.end; ++pair) {
+        pack_pair(kinds[i], part, columns, pair,
+                  memory.data() + (panels[i].pair(pair) - memory.data()));
+      }
+    }
+  };
+  if (options_.pool != nullptr) {
+    options_.pool->run(pack_share);
+  } else {
+    Lane whole;
+    pack_share(whole);
+  }
+  ActivationFormat input{.type = ActivationType::kBF16};
+  if (kinds.front() != PanelKind::kBF16) {
+    const bool wide = options_.activations == ActivationMode::kInt8Wide && columns % 128 == 0 &&
+                      options.input_unit % 128 == 0;
+    input = {.type = ActivationType::kInt8, .group = wide ? 128 : 32};
+  }
+  matrix->set_panels(std::move(panels), std::move(memory), input);
+  return std::unique_ptr<PackedMatrix>(std::move(matrix));
+}
 
 uint64_t HostOps::activation_bytes(int64_t rows, int64_t columns) const {
-  return static_cast<uint64_t>(rows * padded_columns(columns)) * sizeof(float);
+  return static_cast<uint64_t>(rows * activation_row_bytes(columns));
 }
 
 // As transformers does: the angle is a float32 product (models were trained with its rounding), its

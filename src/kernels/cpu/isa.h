@@ -9,16 +9,17 @@
 #include <vector>
 
 #include "base/result.h"
+#include "kernels/cpu/cpu_options.h"
 #include "kernels/ops.h"
 
 namespace puna::kernels {
 
-// From slowest to fastest: "reference", then "avx2" and "avx512" where the CPU and the OS have
-// them.
+// From slowest to fastest: "scalar", then those that the CPU and the OS have of "avx2" (with FMA
+// and F16C), "avx512" (F, BW, DQ, VL and VNNI) and "avx512_bf16".
 std::vector<std::string_view> available_isas();
 
 // `isa` is one of available_isas(), or "" for the last of them. Errors: kUnsupported for an
 // instruction set that this CPU lacks, kInvalidArgument for a name that is none.
-Result<std::unique_ptr<Ops>> make_cpu_ops(std::string_view isa);
+Result<std::unique_ptr<Ops>> make_cpu_ops(std::string_view isa, const CpuOptions& options = {});
 
 }  // namespace puna::kernels

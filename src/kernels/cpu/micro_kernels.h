@@ -60,9 +60,13 @@ struct MicroKernels {
   ChunkSoftmax (*softmax)(float* scores, int64_t visible, int64_t padded) = nullptr;
   // out[i] = out[i] * keep + add[i] * take.
   void (*blend)(const float* add, int64_t padded, float keep, float take, float* out) = nullptr;
-  // out = x / sqrt(mean(x^2) + eps) * weight, where the mean is over `columns` values.
-  void (*rms_norm)(const float* x, const float* weight, int64_t columns, int64_t padded, float eps,
+  // 1 / sqrt(mean(x^2) + eps), where the mean is over `columns` values.
+  float (*rms_scale)(const float* x, int64_t columns, int64_t padded, float eps) = nullptr;
+  // out[i] = x[i] * scale * weight[i].
+  void (*scale_by)(const float* x, const float* weight, int64_t padded, float scale,
                    float* out) = nullptr;
+  // Turns each pair (2i, 2i + 1) of whole heads by (cos, sin) = rotation[2i, 2i + 1].
+  void (*rotate)(float* heads, int64_t columns, int64_t head_dim, const float* rotation) = nullptr;
   // out[i] = gate[i] / (1 + exp(-gate[i])) * up[i].
   void (*swiglu)(const float* gate, const float* up, int64_t padded, float* out) = nullptr;
   void (*from_half)(const uint16_t* half, int64_t count, float* out) = nullptr;

@@ -8,22 +8,10 @@
 #include <cstdio>
 #include <system_error>
 
+#include "base/check.h"
+
 namespace puna::kernels {
 namespace {
-
-// About 40 microseconds of pauses: longer than any wait inside a step whose lanes all run. With
-// fewer CPUs than lanes the lane we wait for may not be running at all, so the CPU is given away
-// early.
-constexpr int32_t kSpin = 2000;
-constexpr int32_t kSpinCrowded = 32;
-
-void pause_cpu() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
 
 std::vector<int> allowed_cpus() {
   cpu_set_t set;
@@ -56,23 +44,58 @@ int32_t usable_cpus() {
   return quota > 0 ? std::min(allowed, quota) : allowed;
 }
 
-void Barrier::arrive_and_wait() {
-  const uint32_t sense = sense_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    // Sequentially consistent with sleepers_: either we see the sleeper, or it sees the new sense.
-    sense_.store(sense + 1, std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) sense_.notify_all();
-    return;
+ThreadPool::PoolLane::PoolLane(int32_t index, ThreadPool& pool)
+    : Lane(index, pool.size_),
+      barrier_(pool.barrier_),
+      cursors_(pool.cursors_),
+      spin_(pool.longest_spin_) {}
+
+void ThreadPool::PoolLane::do_sync_then(Completion last, void* context) {
+  spin_.learn(meet(last, context));
+}
+
+// Returns how long this lane slept.
+TimeNs ThreadPool::PoolLane::meet(Completion last, void* context) {
+  TimeNs slept = 0;
+  if (count() > 1) {
+    slept = barrier_.arrive_and_wait(spin_.current(), last, context);
+  } else if (last != nullptr) {
+    last(context);
   }
-  for (int32_t i = 0; i < spin_; ++i) {
-    if (sense_.load(std::memory_order_acquire) != sense) return;
-    pause_cpu();
+  // Nobody deals from this set any more, and nobody will before we have arrived once more.
+  cursors_[set_][static_cast<size_t>(index())].taken.store(0, std::memory_order_relaxed);
+  set_ ^= 1;
+  visited_ = 0;
+  deal_ended_ = false;
+  return slept;
+}
+
+// Lanes by distance: this one, the next, the one before, the second next, ...
+int32_t ThreadPool::PoolLane::nearest(int32_t rank) const {
+  const int32_t distance = (rank + 1) / 2;
+  return (index() + (rank % 2 != 0 ? distance : count() - distance)) % count();
+}
+
+int64_t ThreadPool::PoolLane::next_dealt(int64_t items) {
+  constexpr uint64_t kFromBack = uint64_t{1} << 32;
+  CHECK(!deal_ended_);  // a second deal without a sync: its items are marked as taken
+  for (; visited_ < count(); ++visited_) {
+    const int32_t owner = nearest(visited_);
+    const int64_t begin = items * owner / count();
+    const int64_t end = items * (owner + 1) / count();
+    const auto left = [length = static_cast<uint64_t>(end - begin)](uint64_t taken) {
+      return taken / kFromBack + taken % kFromBack < length;
+    };
+    std::atomic<uint64_t>& cursor = cursors_[set_][static_cast<size_t>(owner)].taken;
+    if (!left(cursor.load(std::memory_order_relaxed))) continue;
+    const bool own = owner == index();
+    const uint64_t taken = cursor.fetch_add(own ? 1 : kFromBack, std::memory_order_relaxed);
+    if (!left(taken)) continue;
+    return own ? begin + static_cast<int64_t>(taken % kFromBack)
+               : end - 1 - static_cast<int64_t>(taken / kFromBack);
   }
-  sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  while (sense_.load(std::memory_order_seq_cst) == sense)
-    sense_.wait(sense, std::memory_order_seq_cst);
-  sleepers_.fetch_sub(1, std::memory_order_relaxed);
+  deal_ended_ = true;
+  return -1;
 }
 
 Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int32_t threads) {
@@ -91,7 +114,12 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int32_t threads) {
 }
 
 ThreadPool::ThreadPool(int32_t threads)
-    : size_(threads), barrier_(threads, threads <= usable_cpus() ? kSpin : kSpinCrowded) {}
+    : size_(threads),
+      longest_spin_(threads <= usable_cpus() ? Barrier::kLongestSpin : Barrier::kCrowdedSpin),
+      barrier_(threads),
+      cursors_{std::make_unique<Cursor[]>(static_cast<size_t>(threads)),
+               std::make_unique<Cursor[]>(static_cast<size_t>(threads))},
+      caller_lane_(0, *this) {}
 
 void ThreadPool::start_workers() {
   const std::vector<int> cpus = allowed_cpus();
@@ -108,7 +136,7 @@ void ThreadPool::start_workers() {
 ThreadPool::~ThreadPool() {
   if (phase_.load(std::memory_order_relaxed) == kRunning) {
     task_ = nullptr;
-    if (size_ > 1) barrier_.arrive_and_wait();
+    caller_lane_.fork();
   } else {
     phase_.store(kAbandoned, std::memory_order_release);
     phase_.notify_all();
@@ -117,12 +145,11 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run_task(Task task, void* context) {
-  PoolLane lane(0, size_, barrier_);
   task_ = task;
   context_ = context;
-  if (size_ > 1) barrier_.arrive_and_wait();  // fork
-  task(context, lane);
-  if (size_ > 1) barrier_.arrive_and_wait();  // join
+  caller_lane_.fork();
+  task(context, caller_lane_);
+  caller_lane_.sync();  // join
 }
 
 void ThreadPool::work(int32_t index, int cpu) {
@@ -135,12 +162,12 @@ void ThreadPool::work(int32_t index, int cpu) {
   }
   phase_.wait(kStarting, std::memory_order_acquire);
   if (phase_.load(std::memory_order_acquire) == kAbandoned) return;
-  PoolLane lane(index, size_, barrier_);
+  PoolLane lane(index, *this);
   for (;;) {
-    barrier_.arrive_and_wait();  // fork
+    lane.fork();
     if (task_ == nullptr) return;
     task_(context_, lane);
-    barrier_.arrive_and_wait();  // join
+    lane.sync();  // join
   }
 }
 

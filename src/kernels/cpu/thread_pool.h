@@ -6,6 +6,7 @@
 //   pool->run([&](Lane& lane) { llama.forward(lane, step); });
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -13,29 +14,13 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/cpu/barrier.h"
 #include "kernels/ops.h"
 
 namespace puna::kernels {
 
 // CPUs that this process may use: its affinity mask, cut to the cgroup's quota.
 int32_t usable_cpus();
-
-// A barrier for a fixed number of threads. Each arrival flips the sense when it is the last; the
-// others spin shortly, for steps pass barriers every few microseconds, and then sleep in the
-// kernel, so that more threads than cores only cost context switches.
-class Barrier {
- public:
-  // `spin`: pauses before sleeping.
-  Barrier(int32_t threads, int32_t spin) : threads_(threads), spin_(spin) {}
-  void arrive_and_wait();
-
- private:
-  const int32_t threads_;
-  const int32_t spin_;
-  alignas(64) std::atomic<int32_t> arrived_{0};
-  alignas(64) std::atomic<uint32_t> sense_{0};
-  alignas(64) std::atomic<int32_t> sleepers_{0};
-};
 
 class ThreadPool {
  public:
@@ -60,14 +45,35 @@ class ThreadPool {
 
  private:
   using Task = void (*)(void* context, Lane& lane);
+  // What has been taken of one lane's share in a deal: the lower half counts items from the front
+  // (by the lane itself), the upper half items from the back (by others), so that one addition
+  // claims an item and a lane's own items stay consecutive.
+  struct alignas(128) Cursor {
+    std::atomic<uint64_t> taken{0};
+  };
+  // Two sets in turn: one for the deal before the next sync, one that is being cleared for the deal
+  // after it. Each lane clears its own.
+  using CursorSets = std::array<std::unique_ptr<Cursor[]>, 2>;
+
   class PoolLane final : public Lane {
    public:
-    PoolLane(int32_t index, int32_t count, Barrier& barrier)
-        : Lane(index, count), barrier_(barrier) {}
-    void sync() override { barrier_.arrive_and_wait(); }
+    PoolLane(int32_t index, ThreadPool& pool);
+    void sync() override { do_sync_then(nullptr, nullptr); }
+    // A sync that may take as long as nobody calls run(), which says nothing about the lanes.
+    void fork() { (void)meet(nullptr, nullptr); }
 
    private:
+    void do_sync_then(Completion last, void* context) override;
+    int64_t next_dealt(int64_t items) override;
+    TimeNs meet(Completion last, void* context);
+    int32_t nearest(int32_t rank) const;
+
     Barrier& barrier_;
+    CursorSets& cursors_;
+    SpinBudget spin_;
+    size_t set_ = 0;
+    int32_t visited_ = 0;  // lanes whose share of the deal is taken, nearest first
+    bool deal_ended_ = false;
   };
 
   explicit ThreadPool(int32_t threads);
@@ -76,7 +82,10 @@ class ThreadPool {
   void work(int32_t index, int cpu);
 
   const int32_t size_;
+  const TimeNs longest_spin_;
   Barrier barrier_;
+  CursorSets cursors_;
+  PoolLane caller_lane_;
   // Written by lane 0 before it enters the fork barrier, read by workers after they left it.
   Task task_ = nullptr;  // null: the pool ends
   void* context_ = nullptr;

@@ -1,25 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// The product of a block of activation rows with a tile of weight rows: the core of every matmul of
-// CpuOps, which differ in what they do with the finished tile.
+// The product of a block of activation rows with some columns of the result: the core of every
+// matmul of CpuOps, which differ in what they do with the finished tile.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/cpu/host_ops.h"
+#include "kernels/cpu/activation_rows.h"
+#include "kernels/cpu/host_matrix.h"
 #include "kernels/cpu/micro_kernels.h"
+#include "kernels/cpu/panel_kernels.h"
 
 namespace puna::kernels {
 
-inline constexpr int64_t kTileDepth = 1024;  // part of the numeric contract: see cpu_ops.h
-inline constexpr int64_t kTileColumns = 24;  // of the result = rows of the weight; 96 KiB decoded
-inline constexpr int64_t kSmallTileColumns = 6;  // few rows: the decoded tile (24 KiB) stays in L1
-inline constexpr int64_t kTileRows = 128;        // activation rows per decoded tile
-inline constexpr int64_t kTileStride = 32;       // floats between the rows of a finished tile
-inline constexpr int64_t kFewRows = 8;           // below it the small tile
-
-// A finished tile: [rows, columns], rows kTileStride apart.
-using TileValues = float[kTileRows * kTileStride];
+inline constexpr int64_t kTileRows = 256;     // activation rows per tile
+inline constexpr int64_t kTileColumns = 256;  // most columns of the result that are asked for
 
 // Which part of the result a tile is.
 struct Tile {
@@ -29,37 +24,67 @@ struct Tile {
   int64_t columns = 0;
 };
 
+// Lives on a lane's stack: 0.4 MiB.
 class TileProduct {
  public:
-  TileProduct(const MicroKernels& kernels, FloatRows x) : kernels_(kernels), x_(x) {}
+  TileProduct(const MicroKernels& kernels, const PanelKernels& panels, const Activations& x)
+      : kernels_(kernels), panels_(panels), x_(x) {}
 
-  // values = x[tile rows] * part[tile columns].
-  void compute(const HostMatrix::Part& part, const Tile& tile, TileValues& values);
+  // Computes x[tile rows] * part[tile columns]; row() gives the result until the next compute().
+  void compute(const PackedMatrix& w, size_t part, const Tile& tile);
+  // Row `index` of the tile, tile.columns values; what follows up to a multiple of kRowAlign are
+  // finite numbers.
+  float* row(int64_t index) { return values_ + offset_ + index * kStride; }
 
  private:
+  // Tiles may begin inside a pair of panels; whole pairs are computed.
+  static constexpr int64_t kStride = kTileColumns + 2 * kPairColumns;
+  static constexpr int64_t kFloatDepth = 1024;   // part of the numeric contract: see cpu_ops.h
+  static constexpr int64_t kFloatColumns = 32;   // decoded at once: 128 KiB
+  static constexpr int64_t kFewFloatColumns = 6;  // for few rows: 24 KiB, stays in L1
+  static constexpr int64_t kFewRows = 8;
+  static constexpr int64_t kUnpackedGroups = 16;  // 512 of depth: a pair's quads fill half of L1
+  static constexpr int64_t kDirectGroups = 64;
+  static constexpr int64_t kBf16Depth = 256;
+
+  void compute_floats(const HostMatrix::Part& part, const Tile& tile);
+  void compute_panels(const HostMatrix& w, size_t part, const Tile& tile);
+  void compute_pair(const HostMatrix::Panels& panels, int64_t pair, const Tile& tile, float* c);
+  void compute_bf16(const HostMatrix::Panels& panels, int64_t pair, const Tile& tile, float* c);
+
   const MicroKernels& kernels_;
-  FloatRows x_;
-  alignas(64) float weights_[kTileColumns * (kTileDepth + kRowAlign)];
+  const PanelKernels& panels_;
+  const Activations x_;
+  int64_t offset_ = 0;
+  alignas(64) float values_[kTileRows * kStride];
+  union {
+    alignas(64) float weights_[kFloatColumns * (kFloatDepth + kRowAlign)];
+    struct {
+      alignas(64) uint8_t quads[kUnpackedGroups * 2 * 512];
+      alignas(64) float scales[kUnpackedGroups * 2 * kPairColumns];
+      alignas(64) float minima[kUnpackedGroups * 2 * kPairColumns];
+      alignas(64) int32_t corrections[kTileRows * kUnpackedGroups * 2];
+    } unpacked_;
+  };
 };
 
-// Calls use(tile) for this lane's share of the tiles of a [num_rows, columns] result. Tile sizes
-// depend on the lanes; results don't. Tiles start at even columns.
-template <typename Use>
-void for_each_tile(const Lane& lane, int64_t num_rows, int64_t columns, Use use) {
-  const int64_t row_blocks = (num_rows + kTileRows - 1) / kTileRows;
-  const int64_t wide_tiles = (columns + kTileColumns - 1) / kTileColumns;
-  const bool wide = num_rows >= kFewRows && row_blocks * wide_tiles >= 4 * lane.count();
-  const int64_t width = wide ? kTileColumns : kSmallTileColumns;
-  const int64_t tiles = (columns + width - 1) / width;
-  const Lane::Range share = lane.share(row_blocks * tiles);
-  for (int64_t item = share.begin; item < share.end; ++item) {
-    const int64_t first_row = item / tiles * kTileRows;
-    const int64_t first_column = item % tiles * width;
-    use(Tile{.first_row = first_row,
-             .rows = std::min(kTileRows, num_rows - first_row),
-             .first_column = first_column,
-             .columns = std::min(width, columns - first_column)});
+// Calls use(tile) for tiles of a [num_rows, columns] result, each on one lane: `width` columns at a
+// time. Tile sizes may depend on the lanes; results don't.
+struct TileGrid {
+  int64_t num_rows = 0;
+  int64_t columns = 0;
+  int64_t width = 0;
+  int64_t row_blocks() const { return (num_rows + kTileRows - 1) / kTileRows; }
+  int64_t size() const { return row_blocks() * ((columns + width - 1) / width); }
+  // Neighbouring items share columns, so that a lane's share is a run of the weights.
+  Tile tile(int64_t item) const {
+    const int64_t first_row = item % row_blocks() * kTileRows;
+    const int64_t first_column = item / row_blocks() * width;
+    return {.first_row = first_row,
+            .rows = std::min(kTileRows, num_rows - first_row),
+            .first_column = first_column,
+            .columns = std::min(width, columns - first_column)};
   }
-}
+};
 
 }  // namespace puna::kernels

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/load_progress.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "plan/byte_size.h"
+
+namespace puna::cli {
+namespace {
+
+constexpr TimeNs kRedrawNs = 100 * kNsPerMs;
+constexpr uint64_t kBarCells = 30;
+
+}  // namespace
+
+LoadProgressPrinter::LoadProgressPrinter(bool terminal, Write write)
+    : terminal_(terminal), write_(std::move(write)) {}
+
+LoadProgressPrinter::~LoadProgressPrinter() {
+  if (bar_open_) write_("\n");  // loading failed: the error gets a line of its own
+}
+
+void LoadProgressPrinter::update(uint64_t done, uint64_t total) {
+  if (total == 0) return;
+  if (terminal_) return draw(done, total);
+  const uint64_t quarter = done * 4 / total;
+  if (quarter <= told_) return;
+  told_ = quarter;
+  write_(fmt::format("packing weights: {} % of {}\n", quarter * 25, plan::format_bytes(total)));
+}
+
+void LoadProgressPrinter::draw(uint64_t done, uint64_t total) {
+  const TimeNs now = clock_.now_ns();
+  if (bar_open_ && done < total && now - drawn_ns_ < kRedrawNs) return;
+  drawn_ns_ = now;
+  bar_open_ = done < total;
+  const uint64_t cells = done * kBarCells / total;
+  write_(fmt::format("\rpacking weights [{:#<{}}{:.<{}}] {:>3} % of {}{}", "", cells, "",
+                     kBarCells - cells, done * 100 / total, plan::format_bytes(total),
+                     bar_open_ ? "" : "\n"));
+}
+
+}  // namespace puna::cli

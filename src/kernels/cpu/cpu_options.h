@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a user may choose about the CPU's arithmetic.
+#pragma once
+
+#include <cstdint>
+
+namespace puna::kernels {
+
+class ThreadPool;
+
+// How the rows that quantised weights are multiplied with are stored: f32 (the weights are then
+// decoded, too; the reference), or int8 with a scale per 32 columns, or per 128 where a weight's
+// shape allows it.
+enum class ActivationMode : uint8_t { kFloat, kInt8, kInt8Wide };
+
+struct CpuOptions {
+  ActivationMode activations = ActivationMode::kInt8;
+  ThreadPool* pool = nullptr;  // packs weights in parallel when given; must outlive the packing
+};
+
+}  // namespace puna::kernels
