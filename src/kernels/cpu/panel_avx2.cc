@@ -10,7 +10,7 @@ const PanelKernels& avx2_panel_kernels() {
                                             .correct = correct,
                                             .product = product,
                                             .unpack = unpack,
-                                            .unpack_from_rows = Panel::kRows + 1};
+                                            .unpack_from_rows = 2 * Panel::kRows + 1};
   return kKernels;
 }
 

@@ -15,7 +15,7 @@ const PanelKernels& avx512_panel_kernels() {
                                             .correct = correct,
                                             .product = product,
                                             .unpack = unpack,
-                                            .unpack_from_rows = Panel::kRows + 1};
+                                            .unpack_from_rows = 2 * Panel::kRows + 1};
   return kKernels;
 }
 

@@ -38,7 +38,8 @@ enum class PanelKind : uint8_t {
 enum class QuantBits : uint8_t { k2, k3, k4, k5, k6, k8, kIq4 };
 
 // A pair is a run of spans in rising k; a span holds the scales of both panels, then per 32 columns
-// of depth the quants of one and of the other. Every piece of a pair is whole cache lines.
+// of depth the quants, 64 bytes of one panel and 64 of the other in turn. Spans are whole cache
+// lines.
 struct PanelTraits {
   QuantBits bits = QuantBits::k4;
   int32_t span = 32;      // columns of depth per float16 scale d (and minimum e)
@@ -134,6 +135,7 @@ struct PairProduct {
   PanelKind kind = PanelKind::kQ4_0;
   const std::byte* pair = nullptr;  // packed, whole
   UnpackedPair unpacked = {};       // instead of the pair when its quads are set
+  const std::byte* next = nullptr;  // with unpacked weights: what to fetch into the cache meanwhile
   int64_t first_group = 0;          // of 32 columns; with unpacked weights these begin there too
   int64_t groups = 0;
   Int8Rows x = {};

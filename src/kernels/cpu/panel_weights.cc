@@ -173,11 +173,14 @@ void merge(std::byte* bytes, uint32_t bits) {
   std::memcpy(bytes, &word, sizeof word);
 }
 
-// The quants of the 32 columns of depth around k.
+// Bytes between a panel's planes: the two panels' planes alternate.
+constexpr int64_t kPlane = 128;
+
+// A panel's quants of the 32 columns of depth around k.
 template <typename Byte>
 Byte* group_quants(const PanelTraits& traits, Byte* pair, int64_t panel, int64_t k) {
   return pair + k / traits.span * traits.span_bytes() + 2 * traits.scale_bytes() +
-         (k % traits.span / 32 * 2 + panel) * traits.quant_bytes();
+         k % traits.span / 32 * 2 * traits.quant_bytes() + panel * 64;
 }
 
 // Four quants of a column; planes as panel_body.inc reads them.
@@ -186,23 +189,23 @@ void put_quad(QuantBits bits, std::byte* group, int quad, int64_t column, uint32
   constexpr uint32_t kOnes = 0x01010101;
   switch (bits) {
     case QuantBits::k8:
-      return merge(at + 64 * quad, q);
+      return merge(at + kPlane * quad, q);
     case QuantBits::k3:
-      merge(at + 128, ((q >> 2) & kOnes) << quad);
+      merge(at + 2 * kPlane, ((q >> 2) & kOnes) << quad);
       [[fallthrough]];
     case QuantBits::k2:
-      return merge(at + 64 * (quad / 4), (q & (3 * kOnes)) << (2 * (quad % 4)));
+      return merge(at + kPlane * (quad / 4), (q & (3 * kOnes)) << (2 * (quad % 4)));
     case QuantBits::k5:
-      merge(at + 256, ((q >> 4) & kOnes) << quad);
+      merge(at + 4 * kPlane, ((q >> 4) & kOnes) << quad);
       break;
     case QuantBits::k6:
-      merge(at + 256 + 64 * (quad / 4), ((q >> 4) & (3 * kOnes)) << (2 * (quad % 4)));
+      merge(at + (4 + quad / 4) * kPlane, ((q >> 4) & (3 * kOnes)) << (2 * (quad % 4)));
       break;
     case QuantBits::k4:
     case QuantBits::kIq4:
       break;
   }
-  merge(at + 64 * (quad / 2), (q & (15 * kOnes)) << (4 * (quad % 2)));
+  merge(at + kPlane * (quad / 2), (q & (15 * kOnes)) << (4 * (quad % 2)));
 }
 
 // `column` of a panel whose first header is `first`.
@@ -299,7 +302,7 @@ int32_t PanelColumn::quant(int64_t k) const {
   const std::byte* group = group_quants(traits_, pair_, panel_, k);
   const auto quad = static_cast<int>(k % 32 / 4);
   const auto at = [&](int64_t plane) {
-    return static_cast<int>(group[64 * plane + 4 * column_ + k % 4]);
+    return static_cast<int>(group[kPlane * plane + 4 * column_ + k % 4]);
   };
   if (traits_.bits == QuantBits::k8) return at(quad);
   if (traits_.bits == QuantBits::k2 || traits_.bits == QuantBits::k3) {

@@ -90,9 +90,7 @@ void TileProduct::compute_pair(const HostMatrix::Panels& panels, int64_t pair, c
                   .c = c,
                   .c_stride = kStride};
   // Few rows have room for the corrections of more groups.
-  const int64_t most = unpacks ? kUnpackedGroups
-                               : std::min(kDirectGroups, kTileRows * kUnpackedGroups / tile.rows /
-                                                             8 * 8);
+  const int64_t most = unpacks || tile.rows > kFewRows ? kUnpackedGroups : kDirectGroups;
   for (int64_t group = 0; group < all_groups; group += most) {
     job.first_group = group;
     job.groups = std::min(most, all_groups - group);
@@ -112,6 +110,7 @@ void TileProduct::compute_pair(const HostMatrix::Panels& panels, int64_t pair, c
       panels_.unpack(panels.kind, job.pair, group, job.groups, unpacked_.quads, unpacked_.scales,
                      unpacked_.minima);
       job.unpacked = {unpacked_.quads, unpacked_.scales, unpacked_.minima};
+      job.next = panels.pair(pair) + (group + most) * (panels.bytes / all_groups);
     }
     panels_.product(job);
   }

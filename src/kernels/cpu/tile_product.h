@@ -44,7 +44,7 @@ class TileProduct {
   static constexpr int64_t kFewFloatColumns = 6;  // for few rows: 24 KiB, stays in L1
   static constexpr int64_t kFewRows = 8;
   static constexpr int64_t kUnpackedGroups = 16;  // 512 of depth: a pair's quads fill half of L1
-  static constexpr int64_t kDirectGroups = 64;
+  static constexpr int64_t kDirectGroups = 64;    // for at most kFewRows
   static constexpr int64_t kBf16Depth = 256;
 
   void compute_floats(const HostMatrix::Part& part, const Tile& tile);
