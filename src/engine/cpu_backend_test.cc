@@ -51,11 +51,11 @@ Checkpoint tiny() {
   return Checkpoint::open(std::string(PUNA_GOLDEN_DIR) + "/tiny_llama_hf").value();
 }
 
-constexpr CpuBackendConfig kConfig = {.num_blocks = 64,
-                                      .max_num_seqs = 8,
-                                      .max_batch_tokens = 128,
-                                      .max_model_len = 256,
-                                      .threads = 2};
+const CpuBackendConfig kConfig = {.num_blocks = 64,
+                                  .max_num_seqs = 8,
+                                  .max_batch_tokens = 128,
+                                  .max_model_len = 256,
+                                  .threads = 2};
 
 // A sequence as the engine would hold it.
 struct Sequence {
@@ -223,10 +223,12 @@ TEST(CpuBackend, StepWithoutSamplesOrItems) {
 TEST(CpuBackend, CountsItsBytes) {
   const Checkpoint checkpoint = tiny();
   const CpuBackendBytes bytes = cpu_backend_bytes(checkpoint, kConfig);
-  EXPECT_EQ(bytes.kv,
-            64U * 2 * 2 * 2 * 16 * 16 * 4);  // blocks, layers, K and V, heads, tokens, dim, f32
-  EXPECT_EQ(bytes.mapped, checkpoint.weight_bytes());
-  EXPECT_EQ(bytes.weights, 5U * 64 * 4);  // the norms
+  // Blocks, layers, K and V, heads, tokens, dim, bf16; and some scratch.
+  EXPECT_GE(bytes.kv, 64U * 2 * 2 * 2 * 16 * 16 * 2);
+  EXPECT_LE(bytes.kv, 64U * 2 * 2 * 2 * 16 * 16 * 2 * 5 / 4);
+  // What isn't packed is mapped; the norms are copied.
+  EXPECT_GE(bytes.mapped + bytes.weights, checkpoint.weight_bytes());
+  EXPECT_GE(bytes.weights, 5U * 64 * 4);
   EXPECT_GE(bytes.activations, (128U * (64 + 64 + 16 + 64 + 64 + 128) + 8 * (64 + 512)) * 4);
 
   if (PUNA_COUNTS_ALLOCATIONS == 0) return;  // the sanitizer owns operator new

@@ -94,11 +94,12 @@ struct MatmulCase {
     const auto reference = make_cpu_ops("scalar", kFloat).value();
     const MatrixPart parts[] = {first.part(), second.part()};
     Lane lane;
-    reference->matmul(lane, x.activations(), rows, *reference->pack({parts, 1}, {.head_dim = 2}).value(),
-                      gate.floats());
-    reference->matmul(lane, x.activations(), rows, *reference->pack({parts + 1, 1}, {.head_dim = 2}).value(),
-                      up.floats());
-    reference->matmul_swiglu(lane, x.activations(), rows, *reference->pack(parts, {.head_dim = 2}).value(),
+    reference->matmul(lane, x.activations(), rows,
+                      *reference->pack({parts, 1}, {.head_dim = 2}).value(), gate.floats());
+    reference->matmul(lane, x.activations(), rows,
+                      *reference->pack({parts + 1, 1}, {.head_dim = 2}).value(), up.floats());
+    reference->matmul_swiglu(lane, x.activations(), rows,
+                             *reference->pack(parts, {.head_dim = 2}).value(),
                              swiglu.activations());
   }
 

@@ -136,8 +136,8 @@ void ReferenceOps::matmul_qkv(Lane& lane, Activations x, const PackedMatrix& qkv
       for (int64_t i = 0; i < sequence.num_rows; ++i) {
         const int64_t row = sequence.first_row + i;
         for (int64_t column = 0; part != 2 && column < columns; column += 2) {
-          const auto [even, odd] = rotated(&values.at(row, column),
-                                           rotations.row(row) + column % head_dim);
+          const auto [even, odd] =
+              rotated(&values.at(row, column), rotations.row(row) + column % head_dim);
           values.at(row, column) = even;
           values.at(row, column + 1) = odd;
         }

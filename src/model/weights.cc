@@ -136,8 +136,7 @@ WeightBytes Weights::bytes(const Checkpoint& checkpoint, const Ops& ops) {
     table_counted |= checkpoint.spec().tied_head &&
                      source.tensors.front() == &checkpoint.tensor({WeightRole::kOutputHead});
   });
-  if (!table_counted)
-    bytes.mapped += checkpoint.tensor({WeightRole::kTokenEmbedding}).data.size();
+  if (!table_counted) bytes.mapped += checkpoint.tensor({WeightRole::kTokenEmbedding}).data.size();
   return bytes;
 }
 

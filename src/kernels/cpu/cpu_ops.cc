@@ -143,20 +143,21 @@ void CpuOps::matmul_qkv(Lane& lane, Activations x, const PackedMatrix& qkv, Floa
     const size_t part = item < items[1] ? 0 : item < items[2] ? 1 : 2;
     const Tile tile = grids[part].tile(item - items[part]);
     product.compute(qkv, part, tile);
-    for_each_tile_row(tile, sequences, [&](int64_t row, int64_t tile_row, int64_t position,
-                                           const SequenceRows& sequence) {
-      float* from = product.row(tile_row);
-      if (part != 2) kernels_.micro.rotate(from, tile.columns, head_dim, rotations.row(row));
-      if (part == 0) {
-        std::memcpy(q.row(row) + tile.first_column, from,
-                    static_cast<size_t>(tile.columns) * sizeof(float));
-        return;
-      }
-      for (int64_t done = 0; done < tile.columns; done += head_dim) {
-        cache.store(part == 1 ? KvPart::kKey : KvPart::kValue, layer, sequence.block_table,
-                    position, (tile.first_column + done) / head_dim, from + done);
-      }
-    });
+    for_each_tile_row(
+        tile, sequences,
+        [&](int64_t row, int64_t tile_row, int64_t position, const SequenceRows& sequence) {
+          float* from = product.row(tile_row);
+          if (part != 2) kernels_.micro.rotate(from, tile.columns, head_dim, rotations.row(row));
+          if (part == 0) {
+            std::memcpy(q.row(row) + tile.first_column, from,
+                        static_cast<size_t>(tile.columns) * sizeof(float));
+            return;
+          }
+          for (int64_t done = 0; done < tile.columns; done += head_dim) {
+            cache.store(part == 1 ? KvPart::kKey : KvPart::kValue, layer, sequence.block_table,
+                        position, (tile.first_column + done) / head_dim, from + done);
+          }
+        });
   });
 }
 

@@ -72,7 +72,8 @@ Result<std::unique_ptr<PackedMatrix>> HostOps::pack(std::span<const MatrixPart> 
 
   const int64_t columns = matrix->columns();
   ASSIGN_OR_RETURN(Buffer memory, allocate(packed_bytes(parts), "packed weights"));
-  // Every byte is read in order at each step: fewer page walks. Only advice, so errors don't matter.
+  // Every byte is read in order at each step: fewer page walks. Only advice, so errors don't
+  // matter.
   ::madvise(memory.data(), memory.bytes(), MADV_HUGEPAGE);
   std::vector<HostMatrix::Panels> panels;
   const std::byte* next = memory.data();

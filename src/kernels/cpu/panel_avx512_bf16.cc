@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// bf16 rows times bf16 panels with VDPBF16PS: per element one chain over pairs of k in rising order.
+// bf16 rows times bf16 panels with VDPBF16PS: per element one chain over pairs of k, in order.
 #if defined(__GNUC__) && !defined(__clang__)
 // GCC 12 warns inside its own intrinsics.
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -15,7 +15,7 @@ namespace puna::kernels {
 namespace {
 
 constexpr int64_t kAhead = 4096;  // bytes
-constexpr int kRows = 6;  // 6 x 2 sums, 2 weights, an activation
+constexpr int kRows = 6;          // 6 x 2 sums, 2 weights, an activation
 
 inline __m512bh load_pairs(const uint16_t* from) {
   const __m512i bits = _mm512_loadu_si512(from);

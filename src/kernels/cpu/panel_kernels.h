@@ -2,8 +2,8 @@
 // Products of int8 or bf16 activation rows with packed weights, one function table per instruction
 // set. Weights stand in panels of 16 columns of the result (= weight rows); a quad is four
 // consecutive k of all 16 columns, 64 bytes, which is what one VPDPBUSD multiplies with four bytes
-// of an activation row. Two panels stand side by side, as a pair, which is read in one pass from its
-// first byte to its last.
+// of an activation row. Two panels stand side by side, as a pair, which is read in one pass from
+// its first byte to its last.
 //
 // The arithmetic, the same to the bit in every table: per scale of the weight (32 or 16 columns of
 // depth, in rising order) the integer dot product is exact, and
@@ -42,9 +42,9 @@ enum class QuantBits : uint8_t { k2, k3, k4, k5, k6, k8, kIq4 };
 // lines.
 struct PanelTraits {
   QuantBits bits = QuantBits::k4;
-  int32_t span = 32;      // columns of depth per float16 scale d (and minimum e)
-  int32_t unit = 32;      // columns per weight scale: span, or a smaller integer scale s
-  bool minima = false;    // w = d * s * q - e * m (Q4_1, Q5_1: + e), else d * s * (q - zero)
+  int32_t span = 32;          // columns of depth per float16 scale d (and minimum e)
+  int32_t unit = 32;          // columns per weight scale: span, or a smaller integer scale s
+  bool minima = false;        // w = d * s * q - e * m (Q4_1, Q5_1: + e), else d * s * (q - zero)
   bool nibble_pairs = false;  // s and m share a byte
   int32_t zero = 0;
 
@@ -116,18 +116,18 @@ inline constexpr int32_t kPairColumns = 2 * kPanelColumns;  // products work on 
 // Rows of int8 activations, `stride` bytes apart, from one group of 32 columns on.
 struct Int8Rows {
   const int8_t* values = nullptr;
-  const float* scales = nullptr;  // one per 32 columns; equal in fours when they cover 128
-  int64_t stride = 0;             // of values and scales, in bytes
+  const float* scales = nullptr;         // one per 32 columns; equal in fours when they cover 128
+  int64_t stride = 0;                    // of values and scales, in bytes
   const int32_t* corrections = nullptr;  // from correct(), for the groups of the product
   int64_t corrections_stride = 0;        // bytes
-  bool wide = false;               // scales cover 128 columns
+  bool wide = false;                     // scales cover 128 columns
 };
 
 // Two panels, unpacked: quads of unsigned bytes, scales as f32.
 struct UnpackedPair {
-  const uint8_t* quads = nullptr;   // [groups][2 panels][8 quads][64]
-  const float* scales = nullptr;    // [groups * units][2 panels][16]
-  const float* minima = nullptr;    // the same, or null
+  const uint8_t* quads = nullptr;  // [groups][2 panels][8 quads][64]
+  const float* scales = nullptr;   // [groups * units][2 panels][16]
+  const float* minima = nullptr;   // the same, or null
 };
 
 // c[i][j] (+)= rows[i] . panel column j, for i < m and the 32 columns of a pair.

@@ -36,7 +36,8 @@ void product(const PairProduct& job) {
           for (int64_t k = first; k < first + 32 / units; ++k) dot += weights.quant(k) * values[k];
           const float scale = weights.scale(first);
           float& into = job.x.wide ? wide : sum;
-          into = std::fma(static_cast<float>(dot), job.x.wide ? scale : scale * scales[group], into);
+          into =
+              std::fma(static_cast<float>(dot), job.x.wide ? scale : scale * scales[group], into);
           if (traits.minima) into = std::fma(weights.minimum(first), correction, into);
         }
         if (job.x.wide && group % 4 == 3) {
@@ -86,10 +87,8 @@ void quantize(const float* x, int64_t columns, int32_t group, int8_t* values, fl
 }  // namespace
 
 const PanelKernels& scalar_panel_kernels() {
-  static constexpr PanelKernels kKernels = {.quantize = quantize,
-                                            .correct = correct,
-                                            .product = product,
-                                            .unpack_from_rows = 1 << 30};
+  static constexpr PanelKernels kKernels = {
+      .quantize = quantize, .correct = correct, .product = product, .unpack_from_rows = 1 << 30};
   return kKernels;
 }
 

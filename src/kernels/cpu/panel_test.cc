@@ -47,7 +47,8 @@ class Packed {
       : matrix_(std::span(&part, 1), 1), kind_(*panel_kind(part.type)) {
     const int64_t bytes = pair_bytes(kind_, part.columns);
     const int64_t count = pair_count(part.rows);
-    auto* data = static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(bytes * count)));
+    auto* data =
+        static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(bytes * count)));
     std::memset(data, 0, static_cast<size_t>(bytes * count));
     Buffer memory(data, static_cast<uint64_t>(bytes * count),
                   [](std::byte* from, uint64_t) { std::free(from); });
@@ -141,8 +142,8 @@ TEST_P(PanelTypes, PackInAnyRowOrder) {
   std::vector<float> want(256);
   for (int64_t row = 0; row < 6; ++row) {
     const auto bytes = static_cast<size_t>(in_order.parts().front().row_bytes);
-    quant::dequantize(GetParam(), part.data.subspan(static_cast<size_t>(stored[row]) * bytes, bytes),
-                      want);
+    quant::dequantize(GetParam(),
+                      part.data.subspan(static_cast<size_t>(stored[row]) * bytes, bytes), want);
     for (int64_t k = 0; k < 256; ++k) {
       ASSERT_EQ(PanelColumn(kind, pair.data(), row).value(k), want[static_cast<size_t>(k)]);
     }
@@ -167,8 +168,8 @@ TEST_P(PanelTypes, MultiplyToTheBitsOfTheScalarKernels) {
                   0)
             << table.isa << ": quantised rows";
         for (int64_t m = 1; m <= 64; m += m < 20 || columns == 256 ? 1 : 11) {
-          const std::vector<float> got = multiply(table.kernels, rows.get(), packed.matrix(),
-                                                  {.rows = m, .columns = 64});
+          const std::vector<float> got =
+              multiply(table.kernels, rows.get(), packed.matrix(), {.rows = m, .columns = 64});
           const std::vector<float> part(want.begin(), want.begin() + m * 64);
           ASSERT_TRUE(same_bits(got, part))
               << table.isa << ": " << m << " rows x " << columns << ", group " << format.group;
@@ -220,10 +221,11 @@ TEST_P(PanelTypes, NearTheFloatProduct) {
         for (int64_t j = 0; j < 32; ++j) {
           double want = 0.0;
           for (int64_t k = 0; k < kColumns; ++k) {
-            want += static_cast<double>(x.floats().row(i)[k]) *
-                    static_cast<double>(packed.value(j, k));
+            want +=
+                static_cast<double>(x.floats().row(i)[k]) * static_cast<double>(packed.value(j, k));
           }
-          const double difference = static_cast<double>(got[static_cast<size_t>(i * 32 + j)]) - want;
+          const double difference =
+              static_cast<double>(got[static_cast<size_t>(i * 32 + j)]) - want;
           error += difference * difference;
           size += want * want;
         }
@@ -267,15 +269,18 @@ TEST(PanelProducts, DontSaturate) {
       RowBuffer x(8, kColumns);
       for (int64_t k = 0; k < kColumns; ++k) {
         for (int64_t i = 0; i < 8; ++i)
-          x.floats().row(i)[k] = i == 0 ? 127.0F : i == 1 ? -127.0F : (k + i) % 2 ? 127.0F : -127.0F;
+          x.floats().row(i)[k] = i == 0        ? 127.0F
+                                 : i == 1      ? -127.0F
+                                 : (k + i) % 2 ? 127.0F
+                                               : -127.0F;
       }
       const Rows scalar_rows(scalar_panel_kernels(), x, 8, format);
       const Tile whole{.rows = 8, .columns = 32};
       const std::vector<float> want =
           multiply(scalar_panel_kernels(), scalar_rows.get(), packed.matrix(), whole);
       for (const Table& table : tables()) {
-        EXPECT_TRUE(same_bits(
-            multiply(table.kernels, scalar_rows.get(), packed.matrix(), whole), want))
+        EXPECT_TRUE(
+            same_bits(multiply(table.kernels, scalar_rows.get(), packed.matrix(), whole), want))
             << table.isa << " " << type_name(type) << " filled with " << fill;
       }
     }

@@ -118,8 +118,7 @@ void take(const quant::BlockIQ4_XS& b, int64_t block, uint8_t* q, RowParts& row)
     split_nibbles(b.qs + 16 * group, 16, q + 32 * group);
     const int low = (b.scales_l[group / 2] >> (4 * (group % 2))) & 15;
     const int high = (b.scales_h >> (2 * group)) & 3;
-    row.s[static_cast<size_t>(block * 8 + group)] =
-        static_cast<uint8_t>((low | (high << 4)) - 32);
+    row.s[static_cast<size_t>(block * 8 + group)] = static_cast<uint8_t>((low | (high << 4)) - 32);
   }
 }
 

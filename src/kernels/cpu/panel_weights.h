@@ -34,10 +34,10 @@ class PanelColumn {
         pair_(pair),
         panel_(column / kPanelColumns),
         column_(column % kPanelColumns) {}
-  int32_t quant(int64_t k) const;    // unsigned, as it is multiplied
-  float scale(int64_t k) const;      // d * s
-  float minimum(int64_t k) const;    // what is added: e, or -e * m; 0 without minima
-  float value(int64_t k) const;      // scale * (quant - zero) + minimum; bf16: the value
+  int32_t quant(int64_t k) const;  // unsigned, as it is multiplied
+  float scale(int64_t k) const;    // d * s
+  float minimum(int64_t k) const;  // what is added: e, or -e * m; 0 without minima
+  float value(int64_t k) const;    // scale * (quant - zero) + minimum; bf16: the value
 
  private:
   const std::byte* header(int64_t k) const;  // the panel's scales in the span

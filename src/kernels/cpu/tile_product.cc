@@ -84,11 +84,8 @@ void TileProduct::compute_pair(const HostMatrix::Panels& panels, int64_t pair, c
   const bool unpacks = tile.rows >= panels_.unpack_from_rows;
   const int64_t all_groups = x.columns / 32;
   const int64_t units = panel_units(panels.kind);
-  PairProduct job{.kind = panels.kind,
-                  .pair = panels.pair(pair),
-                  .m = tile.rows,
-                  .c = c,
-                  .c_stride = kStride};
+  PairProduct job{
+      .kind = panels.kind, .pair = panels.pair(pair), .m = tile.rows, .c = c, .c_stride = kStride};
   // Few rows have room for the corrections of more groups.
   const int64_t most = unpacks || tile.rows > kFewRows ? kUnpackedGroups : kDirectGroups;
   for (int64_t group = 0; group < all_groups; group += most) {

@@ -39,8 +39,8 @@ class TileProduct {
  private:
   // Tiles may begin inside a pair of panels; whole pairs are computed.
   static constexpr int64_t kStride = kTileColumns + 2 * kPairColumns;
-  static constexpr int64_t kFloatDepth = 1024;   // part of the numeric contract: see cpu_ops.h
-  static constexpr int64_t kFloatColumns = 32;   // decoded at once: 128 KiB
+  static constexpr int64_t kFloatDepth = 1024;    // part of the numeric contract: see cpu_ops.h
+  static constexpr int64_t kFloatColumns = 32;    // decoded at once: 128 KiB
   static constexpr int64_t kFewFloatColumns = 6;  // for few rows: 24 KiB, stays in L1
   static constexpr int64_t kFewRows = 8;
   static constexpr int64_t kUnpackedGroups = 16;  // 512 of depth: a pair's quads fill half of L1
