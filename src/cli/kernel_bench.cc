@@ -251,6 +251,7 @@ Result<> KernelBench::attention_rows(const kernels::KvShape& shape, const std::s
   std::vector<int32_t> table(static_cast<size_t>(shape.num_blocks));
   std::iota(table.begin(), table.end(), 0);
   std::vector<SequenceRows> spans;
+  spans.reserve(static_cast<size_t>(sequences));
   for (int32_t i = 0; i < sequences; ++i) {
     spans.push_back(
         {i * each, each, context - each, table.data() + i * (shape.num_blocks / sequences)});

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/attention_plan.h"
+#include "base/check.h"
 
 #include <algorithm>
 #include <bit>
 
+#include "base/check.h"
 #include "base/checked_math.h"
 #include "kernels/cpu/attention_kernels.h"
 
@@ -101,6 +103,7 @@ AttentionItem AttentionPlan::Cursor::at(int64_t item) {
     here = plan_.counts(plan_.sequences_[++sequence_]);
   }
   const SequenceRows& sequence = plan_.sequences_[sequence_];
+  CHECK_GT(here.items, 0);
   const int64_t head = (item - items_before_) / here.items;
   int64_t left = (item - items_before_) % here.items;
   AttentionItem found;

@@ -55,7 +55,7 @@ double rate(double work, const Slice& slice) {
 // Portable code, as the compiler makes it.
 double scalar_int8(int64_t rounds) {
   std::array<int32_t, 16> sums{};
-  volatile int8_t factor = 3;
+  volatile uint8_t factor = 3;
   const auto value = static_cast<int32_t>(factor);
   for (int64_t round = 0; round < rounds; ++round) {
     for (int32_t& sum : sums) sum = (sum & 127) * value + value;

@@ -24,7 +24,7 @@ struct Tile {
   int64_t columns = 0;
 };
 
-// Lives on a lane's stack: 0.4 MiB.
+// Lives on a lane's stack: 0.6 MiB, of which a form of weights touches its part only.
 class TileProduct {
  public:
   TileProduct(const MicroKernels& kernels, const PanelKernels& panels, const Activations& x)
@@ -57,24 +57,23 @@ class TileProduct {
   const Activations x_;
   int64_t offset_ = 0;
   alignas(64) float values_[kTileRows * kStride];
-  union {
-    alignas(64) float weights_[kFloatColumns * (kFloatDepth + kRowAlign)];
-    struct {
-      alignas(64) uint8_t quads[kUnpackedGroups * 2 * 512];
-      alignas(64) float scales[kUnpackedGroups * 2 * kPairColumns];
-      alignas(64) float minima[kUnpackedGroups * 2 * kPairColumns];
-      alignas(64) int32_t corrections[kTileRows * kUnpackedGroups * 2];
-    } unpacked_;
-  };
+  alignas(64) float weights_[kFloatColumns * (kFloatDepth + kRowAlign)];
+  struct {
+    alignas(64) uint8_t quads[kUnpackedGroups * 2 * 512];
+    alignas(64) float scales[kUnpackedGroups * 2 * kPairColumns];
+    alignas(64) float minima[kUnpackedGroups * 2 * kPairColumns];
+    alignas(64) int32_t corrections[kTileRows * kUnpackedGroups * 2];
+  } unpacked_;
 };
 
-// Calls use(tile) for tiles of a [num_rows, columns] result, each on one lane: `width` columns at a
-// time. Tile sizes may depend on the lanes; results don't.
+// The tiles of a [num_rows, columns] result, `width` columns each.
 struct TileGrid {
   int64_t num_rows = 0;
   int64_t columns = 0;
-  int64_t width = 0;
-  int64_t row_blocks() const { return (num_rows + kTileRows - 1) / kTileRows; }
+  int64_t width = kPairColumns;
+  int64_t row_blocks() const {
+    return std::max<int64_t>(1, (num_rows + kTileRows - 1) / kTileRows);
+  }
   int64_t size() const { return row_blocks() * ((columns + width - 1) / width); }
   // Neighbouring items share columns, so that a lane's share is a run of the weights.
   Tile tile(int64_t item) const {
