@@ -154,6 +154,13 @@ TEST_F(CliTest, TheEnvironmentForcesAnInstructionSetThatTheFlagOverrides) {
   setenv("PUNA_CPU", "mmx", 1);
   EXPECT_THAT(serve_error({"m"}), HasSubstr("PUNA_CPU"));
   EXPECT_THAT(serve_error({"m"}), HasSubstr("mmx"));
+  EXPECT_EQ(serve_flags({"m", "--isa", "scalar"}).model.isa, "scalar");
+  for (const std::vector<const char*>& bad : std::vector<std::vector<const char*>>{
+           {"run", "m"}, {"bench", "engine", "m"}, {"bench", "kernels"}}) {
+    ASSERT_FALSE(parse(bad).ok()) << bad.front();
+    EXPECT_THAT(parse(bad).error().message(), HasSubstr("mmx"));
+  }
+  EXPECT_TRUE(parse({"inspect", "m"}).ok());  // computes nothing
   unsetenv("PUNA_CPU");
 }
 

@@ -48,21 +48,23 @@ void add_choice(CLI::App& app, const std::string& name, T& value,
   app.add_option_function<std::string>(name, set)->check(CLI::IsMember(std::move(names)));
 }
 
-// --isa, or PUNA_CPU in the environment, which the message has to name too.
-std::string known_isa(const std::string& name) {
-  constexpr std::string_view kNames = "scalar, avx2, avx512 and avx512_bf16";
-  for (const std::string_view known : {"scalar", "avx2", "avx512", "avx512_bf16"}) {
-    if (name == known) return "";
+// Checked when all is known, for PUNA_CPU goes to every sub-command before --isa may replace it.
+Result<> check_isa(const ModelFlags& flags) {
+  for (const std::string_view known : {"", "scalar", "avx2", "avx512", "avx512_bf16"}) {
+    if (flags.isa == known) return Ok{};
   }
-  return fmt::format("{} is no instruction set that Puna knows: {} are (--isa, PUNA_CPU)", name,
-                     kNames);
+  return Error(
+      ErrorCode::kInvalidArgument,
+      "--isa or PUNA_CPU: there is no instruction set \"{}\"; there are scalar, avx2, avx512 "
+      "and avx512_bf16",
+      flags.isa);
 }
 
 // What says how to compute, whichever model.
 void add_compute_flags(CLI::App& app, ModelFlags& flags) {
   app.add_option("--device", flags.device)->check(CLI::IsMember({"cpu"}));
   add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
-  app.add_option("--isa", flags.isa)->envname("PUNA_CPU")->check(known_isa);
+  app.add_option("--isa", flags.isa)->envname("PUNA_CPU");  // see check_isa()
   add_choice<kernels::ActivationMode>(app, "--activations", flags.activations,
                                       {{"int8", kernels::ActivationMode::kInt8},
                                        {"int8-wide", kernels::ActivationMode::kInt8Wide},
@@ -245,16 +247,24 @@ struct Parser {
   Result<Command> command() {
     if (serve_app->parsed()) {
       if (!config.empty()) RETURN_IF_ERROR(apply_config(*serve_app, config));
+      RETURN_IF_ERROR(check_isa(serve.model));
       RETURN_IF_ERROR(check_serve(serve));
       return Command(std::move(serve));
     }
     if (run_app->parsed()) {
       run.prompt_given = run_app->get_option("prompt")->count() > 0;
       run.seed_given = run_app->get_option("--seed")->count() > 0;
+      RETURN_IF_ERROR(check_isa(run.model));
       return Command(std::move(run));
     }
-    if (engine_app->parsed()) return Command(std::move(bench_engine));
-    if (kernels_app->parsed()) return Command(std::move(bench_kernels));
+    if (engine_app->parsed()) {
+      RETURN_IF_ERROR(check_isa(bench_engine.model));
+      return Command(std::move(bench_engine));
+    }
+    if (kernels_app->parsed()) {
+      RETURN_IF_ERROR(check_isa(bench_kernels.model));
+      return Command(std::move(bench_kernels));
+    }
     return Command(std::move(inspect));
   }
 };

@@ -15,7 +15,9 @@ from puna_process import binary, model_path, run_puna
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["run", "--help"],
-                                       ["inspect", "--help"]], ids=" ".join)
+                                       ["inspect", "--help"], ["bench", "--help"],
+                                       ["bench", "engine", "--help"],
+                                       ["bench", "kernels", "--help"]], ids=" ".join)
 def test_help_fits_a_screen(arguments):
     result = run_puna(*arguments)
     assert result.returncode == 0 and result.stderr == ""
@@ -39,12 +41,12 @@ def test_bad_usage_is_one_line_and_exit_code_2(arguments):
 
 
 def test_run_answers_once():
-    first = run_puna("run", model_path(), "What is the capital of France?", "--temperature", 0,
+    first = run_puna("run", model_path(), "Which city is the capital of France?", "--temperature", 0,
                      "--max-tokens", 30)
     assert first.returncode == 0, first.stderr
     assert "Paris" in first.stdout
     again = run_puna("run", model_path(), "--temperature", 0, "--max-tokens", 30,
-                     stdin="What is the capital of France?\n")
+                     stdin="Which city is the capital of France?\n")
     assert again.stdout == first.stdout
 
 
@@ -118,7 +120,7 @@ class Terminal:
 def test_a_chat_in_the_terminal():
     chat = Terminal("--temperature", 0, "--max-tokens", 60)
     chat.read_until("> ")
-    chat.send("What is the capital of France?\n")
+    chat.send("Which city is the capital of France?\n")
     chat.read_until("\n")
     assert "Paris" in chat.read_until("\n> ")
     chat.send("And of Italy?\n")

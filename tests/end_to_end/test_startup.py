@@ -120,7 +120,9 @@ def test_port_in_use():
     (["--max-num-seqs", "many"], ["--max-num-seqs", "many"]),
     (["--memory-budget", "lots"], ["--memory-budget", "lots"]),
     (["--memory-budget", "110%"], ["--memory-budget", "110%"]),
-    (["--isa", "neon"], ["--isa"]),
+    (["--isa", "neon"], ["--isa", "neon"]),
+    (["--kv-dtype", "fp8"], ["--kv-dtype", "fp8"]),
+    (["--activations", "int4"], ["--activations", "int4"]),
     (["--device", "cuda"], ["--device"]),
     (["--frobnicate"], ["--frobnicate"]),
     (["--host", "not an address"], ["--host", "not an address"]),
@@ -132,6 +134,28 @@ def test_bad_flags(flags, fragments):
     line = refused(*flags)
     for fragment in fragments:
         assert fragment in line
+
+
+def test_the_environment_forces_an_instruction_set():
+    assert "PUNA_CPU" in refused(env={"PUNA_CPU": "mmx"})
+    with Puna("--max-model-len", 256, env={"PUNA_CPU": "avx2"}) as server:
+        assert "avx2, int8 activations" in server.log_text()
+    with Puna("--max-model-len", 256, "--isa", "scalar", env={"PUNA_CPU": "mmx"}) as server:
+        assert "scalar, int8 activations" in server.log_text()
+
+
+@pytest.mark.parametrize("flags,summary,kv", [
+    ([], "int8 activations", "bf16"),
+    (["--activations", "float"], "float activations", "f32"),
+    (["--activations", "int8-wide", "--kv-dtype", "int8"], "wide int8 activations", "int8"),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else None)
+def test_precision(flags, summary, kv):
+    with Puna("--max-model-len", 256, *flags) as server:
+        assert summary in server.log_text()
+        assert f"KV pool, {kv} " in server.log_text()
+        answer = requests.post(server.url + "/v1/completions", timeout=60, json={
+            "prompt": "The capital of France is", "temperature": 0, "max_tokens": 4}).json()
+        assert answer["choices"][0]["text"].startswith(" Paris")
 
 
 def test_off_loopback_needs_a_key():
