@@ -105,6 +105,7 @@ void append_counters(MetricsText& text, const engine::EngineStats& stats) {
   finished("stop", stats.finished_stop);
   finished("length", stats.finished_length);
   finished("abort", stats.finished_cancelled);
+  finished("deadline", stats.finished_deadline);
   finished("error", stats.finished_error);
   text.counter("puna:request_refusals_total", "Requests refused because the queue was full.",
                stats.refusals.value());

@@ -47,6 +47,8 @@ std::string_view finish_reason_name(engine::FinishReason reason) {
       return "length";
     case engine::FinishReason::kCancelled:
       return "abort";
+    case engine::FinishReason::kDeadline:
+      return "deadline";
     case engine::FinishReason::kError:
       return "error";
   }

@@ -21,6 +21,7 @@ namespace {
 std::unique_ptr<Refusal> draining_refusal() {
   auto refusal = std::make_unique<Refusal>();
   refusal->message = "The server is shutting down and takes no new requests.";
+  refusal->reason = RefusalReason::kDraining;
   refusal->draining = true;
   return refusal;
 }
@@ -95,6 +96,17 @@ std::vector<ChannelPtr> Engine::State::enqueue(std::vector<Request> requests, Wa
   notify();
   return channels;
 }
+
+Result<Quote> Engine::quote(const Request& request) const {
+  const State& state = *state_;
+  RETURN_IF_ERROR(check_request(request, state.backend.limits()));
+  Quote quote{.admitted = !state.draining.load()};
+  quote.tokens_ahead = state.queued_tokens.load(std::memory_order_relaxed);
+  if (!quote.admitted) quote.refusal = draining_refusal();
+  return quote;
+}
+
+void Engine::calibrate(TimeNs /*budget_ns*/) {}
 
 void Engine::cancel(RequestChannel& channel) {
   channel.cancel();

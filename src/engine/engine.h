@@ -8,6 +8,7 @@
 //   does auto channels = engine.submit(std::move(requests), &waker);
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -23,20 +24,77 @@
 
 namespace puna::engine {
 
+// How requests of one class are treated. Classes start in the order of RequestClass; a lower one
+// that waits gets one start in kStartsPerTurn (scheduler.h).
+struct ClassPolicy {
+  int64_t max_queued_tokens = 1 << 18;  // prompt tokens of its requests that have not started
+  TimeNs max_queue_time_ns = 0;         // a longer expected wait is refused at once; 0: none
+  int32_t max_output_tokens = 0;        // caps max_tokens; 0: the context
+  int32_t default_output_tokens = 256;  // reserved when the client gives no max_tokens
+  double kv_share = 1.0;                // of the pool that its running requests may reserve
+  TimeNs tpot_target_ns = 0;            // prompts leave its streams this pace; 0: any
+};
+
+// Inside a class, tenants share by tokens served over weight.
+struct TenantPolicy {
+  std::string name = "default";
+  double weight = 1.0;
+  double kv_share = 0.0;  // of the cached blocks that others can't evict; 0: by weight
+};
+
 struct EngineConfig {
   int32_t max_queued_requests = 256;
   int64_t max_queued_tokens = 1 << 18;  // prompt tokens of requests that have not started
   int32_t prefill_chunk_tokens = 256;   // largest piece of a prompt in one step
   bool prefix_cache = true;
   uint64_t model_digest = 0;  // seeds the prefix cache's block hashes
+  bool chunk_sizing = true;   // size prompts' chunks by the latency model and the tpot targets
+  std::array<ClassPolicy, kNumClasses> classes = {{
+      {.max_queue_time_ns = 30 * kNsPerSecond, .tpot_target_ns = 50 * kNsPerMs},
+      {.max_queue_time_ns = 600 * kNsPerSecond, .tpot_target_ns = 200 * kNsPerMs},
+      {.kv_share = 0.5},
+  }};
+  std::vector<TenantPolicy> tenants = {{}};
 };
+
+enum class RefusalReason : uint8_t {
+  kQueueFull,     // too many wait, or the wait would exceed the class's limit
+  kClassRefused,  // the degrade ladder takes nothing of this class now
+  kDeadline,      // deadline, ttft or tpot target can't be met
+  kDraining,      // the server stops
+};
+
+// What the engine gives up under load, mildest first.
+enum class Rung : uint8_t {
+  kNone,
+  kDropCached,       // cached blocks are evicted
+  kSmallerChunk,     // prompts' chunks are cut so that streams keep their pace
+  kPauseBackground,  // a running background request gives way
+  kRefuseBackground,
+  kRefuseBatch,
+  kRefuseInteractive,
+};
+inline constexpr int kNumRungs = 7;
 
 // Why a request was not taken: refused now, may be taken later.
 struct Refusal {
+  RefusalReason reason = RefusalReason::kQueueFull;
   std::string message;
-  int64_t tokens_ahead = 0;    // queued prompt tokens
+  int64_t tokens_ahead = 0;    // queued prompt tokens that would start before it
   double retry_after_s = 1.0;  // from the measured drain rate
+  int32_t max_tokens_now = 0;  // the largest max_tokens that would be taken now; 0: none
   bool draining = false;       // 503 instead of 429
+};
+
+// What submit() would say, and when tokens would come; seconds from now.
+struct Quote {
+  bool admitted = false;
+  std::unique_ptr<Refusal> refusal = nullptr;  // when not
+  double ttft_p50_s = 0;
+  double ttft_p95_s = 0;
+  double end_p50_s = 0;
+  double end_p95_s = 0;
+  int64_t tokens_ahead = 0;
 };
 
 // Cells that any thread may read. Names and meanings follow vLLM's metrics (design: Surface).
@@ -54,9 +112,21 @@ struct EngineStats {
   Counter finished_stop;
   Counter finished_length;
   Counter finished_cancelled;
+  Counter finished_deadline;
   Counter finished_error;
   Counter preemptions;
   Counter refusals;
+  std::array<Counter, kNumClasses> class_refusals;
+  std::array<Gauge, kNumClasses> class_requests_waiting;
+  std::array<Gauge, kNumClasses> class_tokens_waiting;
+  // The degrade ladder: the rung now, and for each rung how many steps it was used in.
+  Gauge degrade_rung;
+  std::array<Counter, kNumRungs> rung_steps;
+  // Predicted against measured step time, summed over steps that the model was ready for.
+  Counter predicted_steps;
+  Gauge step_time_predicted_s;  // of the last such step
+  Gauge step_time_measured_s;
+  Histogram step_time_error;  // |measured / predicted - 1|
   Counter steps;
   std::atomic<TimeNs> last_step_ns{0};  // when the last step ended; 0 before the first
   Histogram time_to_first_token_s;
@@ -89,9 +159,15 @@ class Engine {
     std::unique_ptr<Refusal> refusal = nullptr;
   };
   Result<Submission> submit(std::vector<Request> requests, Waker* waker);
+  // Any thread: what submit() would answer to this request, without running it. Errors as submit().
+  Result<Quote> quote(const Request& request) const;
   // Any thread: the engine notices a cancel flag at its next step even when it sleeps.
   void cancel(RequestChannel& channel);
 
+  // Before start(): learns the backend's step times by running steps on it, at most so long.
+  // Without it the model learns from the first requests, and until then nothing is refused by
+  // prediction.
+  void calibrate(TimeNs budget_ns);
   void start();                   // runs the step loop on a thread of its own
   bool drain(TimeNs timeout_ns);  // refuses new work, waits; true when nothing is left
   void stop();

@@ -79,6 +79,9 @@ void Publisher::observe_end(Sequence& sequence, FinishReason reason, TimeNs now_
     case FinishReason::kCancelled:
       stats_.finished_cancelled.add();
       return;
+    case FinishReason::kDeadline:
+      stats_.finished_deadline.add();
+      return;
     case FinishReason::kError:
       stats_.finished_error.add();
       return;

@@ -43,6 +43,10 @@ struct SamplingParams {
   int32_t top_logprobs = -1;
 };
 
+// What a request is worth to whom it keeps waiting. Order is priority: see ClassPolicy.
+enum class RequestClass : uint8_t { kInteractive, kBatch, kBackground };
+inline constexpr int kNumClasses = 3;
+
 struct StopRules {
   int32_t max_tokens = 16;
   int32_t min_tokens = 0;                    // end-of-generation tokens are not sampled before
@@ -57,6 +61,14 @@ struct Request {
   SamplingParams sampling = {};
   StopRules stop = {};
   uint64_t cache_salt = 0;  // prefix-cache tenant; requests share blocks only under the same salt
+  RequestClass request_class = RequestClass::kInteractive;
+  int32_t tenant = 0;         // index into EngineConfig::tenants
+  TimeNs deadline_ns = 0;     // on the engine's clock; then the text so far is the answer. 0: none
+  TimeNs ttft_target_ns = 0;  // from submission; refused when the model says it can't be. 0: none
+  TimeNs tpot_target_ns = 0;  // between tokens; 0: the class's
+  // False: stop.max_tokens is only the most that may come. The class's default is reserved, and the
+  // rest is taken while there is room (else the request pauses; it never fails).
+  bool max_tokens_given = true;
 };
 
 enum class FinishReason : uint8_t {
@@ -64,6 +76,7 @@ enum class FinishReason : uint8_t {
   kStop,       // end of generation, stop token or stop string
   kLength,     // max_tokens or the model's context
   kCancelled,  // the client left
+  kDeadline,   // Request::deadline_ns passed: the tokens so far are the answer
   kError,      // the engine stopped (shutdown past the drain timeout)
 };
 
@@ -102,6 +115,13 @@ struct RequestFacts {
   TimeNs first_token_ns = 0;
   TimeNs finished_ns = 0;
   int32_t preemptions = 0;
+  // The time ledger. Of a finished request: queue + prefill + decode + stall = finished -
+  // submitted.
+  TimeNs queue_ns = 0;      // until its first step
+  TimeNs prefill_ns = 0;    // steps that computed its prompt
+  TimeNs decode_ns = 0;     // steps that made its tokens
+  TimeNs stall_ns = 0;      // others' prompts in those steps, steps without it, and pauses
+  int64_t kv_block_ns = 0;  // blocks held × time; a shared block counts for each holder
 };
 
 // Single producer (engine), single consumer (I/O). Holds max_tokens + 1 events: push can't fail.
