@@ -73,6 +73,8 @@ struct PanelTraits {
   constexpr int32_t scale_bytes() const { return header_bytes() + span / unit * unit_bytes(); }
   // Of both panels.
   constexpr int32_t span_bytes() const { return 2 * (scale_bytes() + span / 32 * quant_bytes()); }
+  // Of both panels per 32 columns of depth, scales spread evenly.
+  constexpr int32_t group_bytes() const { return span_bytes() * 32 / span; }
 };
 
 constexpr PanelTraits panel_traits(PanelKind kind) {
