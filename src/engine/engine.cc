@@ -26,14 +26,6 @@ std::unique_ptr<Refusal> draining_refusal() {
   return refusal;
 }
 
-// Room in the queue, taken by submit() before anything is built. Any thread.
-struct QueueClaim {
-  int64_t requests = 0;
-  int64_t tokens = 0;
-  int64_t requests_ahead = 0;
-  int64_t tokens_ahead = 0;
-};
-
 }  // namespace
 
 Result<Engine::Submission> Engine::submit(std::vector<Request> requests, Waker* waker) {
@@ -42,39 +34,37 @@ Result<Engine::Submission> Engine::submit(std::vector<Request> requests, Waker* 
     return Error(ErrorCode::kInvalidArgument, "one call takes 1 to {} choices, but has {}",
                  kMaxChoices, requests.size());
   }
-  QueueClaim claim{.requests = static_cast<int64_t>(requests.size())};
-  for (const Request& request : requests) {
-    RETURN_IF_ERROR(check_request(request, state.backend.limits()));
-    claim.tokens += static_cast<int64_t>(request.prompt.size());
+  int64_t tokens = 0;
+  for (Request& request : requests) {
+    apply_policy(request, state.config, state.backend.limits());
+    RETURN_IF_ERROR(check_request(request, state.config, state.backend.limits()));
+    if (request.request_class != requests.front().request_class) {
+      return Error(ErrorCode::kInvalidArgument, "the choices of one call have one class");
+    }
+    tokens += static_cast<int64_t>(request.prompt.size());
   }
   // Counted before looking at `draining`: stop() sets that first and then waits for the count.
-  state.unfinished.fetch_add(claim.requests);
+  const auto count = static_cast<int64_t>(requests.size());
+  state.unfinished.fetch_add(count);
   if (state.draining.load()) {
-    state.unfinished.fetch_sub(claim.requests);
+    state.unfinished.fetch_sub(count);
     return Submission{.refusal = draining_refusal()};
   }
-  claim.requests_ahead = state.queued_requests.fetch_add(claim.requests);
-  claim.tokens_ahead = state.queued_tokens.fetch_add(claim.tokens);
-  const int64_t requests_over =
-      claim.requests_ahead + claim.requests - state.config.max_queued_requests;
-  const int64_t tokens_over = claim.tokens_ahead + claim.tokens - state.config.max_queued_tokens;
-  if (claim.requests_ahead > 0 && (requests_over > 0 || tokens_over > 0)) {
-    state.queued_requests.fetch_sub(claim.requests);
-    state.queued_tokens.fetch_sub(claim.tokens);
-    state.unfinished.fetch_sub(claim.requests);
+  const Request& first = requests.front();
+  const Claim claim = state.admission.claim(index_of(first.request_class), count, tokens);
+  const Estimate estimate = state.admission.estimate(first, claim);
+  if (auto refusal = state.admission.judge(first, claim, estimate, state.clock.now_ns())) {
+    state.admission.give_back(claim);
+    state.unfinished.fetch_sub(count);
     state.stats.refusals.add();
-    auto refusal = std::make_unique<Refusal>();
-    refusal->tokens_ahead = claim.tokens_ahead;
-    refusal->retry_after_s = state.drain_rate.seconds_until(tokens_over, requests_over);
-    refusal->message =
-        fmt::format("The queue is full: {} requests with {} prompt tokens wait. Retry in {:.1f} s.",
-                    claim.requests_ahead, claim.tokens_ahead, refusal->retry_after_s);
+    state.stats.class_refusals[claim.rank].add();
     return Submission{.refusal = std::move(refusal)};
   }
-  return Submission{.channels = state.enqueue(std::move(requests), waker)};
+  return Submission{.channels = state.enqueue(std::move(requests), estimate, waker)};
 }
 
-std::vector<ChannelPtr> Engine::State::enqueue(std::vector<Request> requests, Waker* waker) {
+std::vector<ChannelPtr> Engine::State::enqueue(std::vector<Request> requests,
+                                               const Estimate& estimate, Waker* waker) {
   std::vector<ChannelPtr> channels;
   channels.reserve(requests.size());
   const TimeNs now_ns = clock.now_ns();
@@ -82,7 +72,9 @@ std::vector<ChannelPtr> Engine::State::enqueue(std::vector<Request> requests, Wa
   std::vector<std::unique_ptr<Sequence>> sequences;
   sequences.reserve(requests.size());
   for (Request& request : requests) {
-    auto sequence = make_sequence(std::move(request), backend.limits(), tokenizer, waker);
+    auto sequence = make_sequence(std::move(request), config, backend.limits(), tokenizer, waker);
+    sequence->expected_ttft_s = estimate.ttft_s;
+    sequence->accounted_ns = now_ns;
     sequence->ticket = next_ticket.fetch_add(1);
     const bool same_prompt = !sequences.empty() && sequences.back()->tokens == sequence->tokens &&
                              sequences.back()->cache_salt == sequence->cache_salt;
@@ -99,14 +91,23 @@ std::vector<ChannelPtr> Engine::State::enqueue(std::vector<Request> requests, Wa
 
 Result<Quote> Engine::quote(const Request& request) const {
   const State& state = *state_;
-  RETURN_IF_ERROR(check_request(request, state.backend.limits()));
-  Quote quote{.admitted = !state.draining.load()};
-  quote.tokens_ahead = state.queued_tokens.load(std::memory_order_relaxed);
-  if (!quote.admitted) quote.refusal = draining_refusal();
+  Request asked = request;
+  apply_policy(asked, state.config, state.backend.limits());
+  RETURN_IF_ERROR(check_request(asked, state.config, state.backend.limits()));
+  const Claim claim = state.admission.look(index_of(asked.request_class), 1,
+                                           static_cast<int64_t>(asked.prompt.size()));
+  const Estimate estimate = state.admission.estimate(asked, claim);
+  Quote quote{.ttft_p50_s = estimate.ttft_p50_s,
+              .ttft_p95_s = estimate.ttft_p95_s,
+              .end_p50_s = estimate.end_p50_s,
+              .end_p95_s = estimate.end_p95_s,
+              .tokens_ahead = claim.tokens_ahead};
+  quote.refusal = state.draining.load()
+                      ? draining_refusal()
+                      : state.admission.judge(asked, claim, estimate, state.clock.now_ns());
+  quote.admitted = quote.refusal == nullptr;
   return quote;
 }
-
-void Engine::calibrate(TimeNs /*budget_ns*/) {}
 
 void Engine::cancel(RequestChannel& channel) {
   channel.cancel();

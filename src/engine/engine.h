@@ -19,6 +19,7 @@
 #include "base/metrics.h"
 #include "base/result.h"
 #include "engine/backend.h"
+#include "engine/planted_bug.h"
 #include "engine/request.h"
 #include "model/tokenizer.h"
 
@@ -55,6 +56,7 @@ struct EngineConfig {
       {.kv_share = 0.5},
   }};
   std::vector<TenantPolicy> tenants = {{}};
+  PlantedBug planted_bug = PlantedBug::kNone;  // tests only
 };
 
 enum class RefusalReason : uint8_t {
@@ -99,7 +101,7 @@ struct Quote {
 
 // Cells that any thread may read. Names and meanings follow vLLM's metrics (design: Surface).
 struct EngineStats {
-  EngineStats();
+  explicit EngineStats(size_t tenants = 1);
   Gauge requests_running;
   Gauge requests_waiting;
   Gauge tokens_waiting;
@@ -122,6 +124,11 @@ struct EngineStats {
   // The degrade ladder: the rung now, and for each rung how many steps it was used in.
   Gauge degrade_rung;
   std::array<Counter, kNumRungs> rung_steps;
+  struct Tenant {
+    Counter prompt_tokens;  // of requests that started, less what the prefix cache had
+    Counter generation_tokens;
+  };
+  std::vector<Tenant> tenants;  // as EngineConfig::tenants
   // Predicted against measured step time, summed over steps that the model was ready for.
   Counter predicted_steps;
   Gauge step_time_predicted_s;  // of the last such step

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "base/bounded_queue.h"
-#include "engine/drain_rate.h"
+#include "engine/admission.h"
 #include "engine/engine.h"
 #include "engine/publisher.h"
 #include "engine/scheduler.h"
@@ -25,7 +25,8 @@ struct Engine::State {
   void run();
   // Any thread: makes sequences of checked requests that the queue has room for, and hands them
   // over.
-  std::vector<ChannelPtr> enqueue(std::vector<Request> requests, Waker* waker);
+  std::vector<ChannelPtr> enqueue(std::vector<Request> requests, const Estimate& estimate,
+                                  Waker* waker);
   // Ends everything that is left, after the thread stopped.
   void fail_unfinished();
   // Wakes the thread from its sleep.
@@ -36,31 +37,40 @@ struct Engine::State {
   const model::Tokenizer& tokenizer;
   const Clock& clock;
   EngineStats stats;
+  Admission admission;
   Scheduler scheduler;
+  LatencyModel model;
+  DegradeLadder ladder;
   Publisher publisher;
   StepPlan plan;
   Batch batch;
   int32_t applied_pool_limit;
-  int64_t started_requests = 0;  // that left the queue in this step
-  int64_t started_tokens = 0;
+  Load load;
+  LoadSigns signs;
+  uint64_t evictions_seen = 0;
 
   BoundedQueue<std::unique_ptr<Sequence>> submitted;
-  std::atomic<int64_t> queued_requests{0};  // taken, and never run yet
-  std::atomic<int64_t> queued_tokens{0};    // their prompts
-  std::atomic<int64_t> unfinished{0};       // taken, and not ended yet
+  std::atomic<int64_t> unfinished{0};  // taken, and not ended yet
   std::atomic<uint64_t> next_ticket{1};
   std::atomic<int32_t> pool_limit;
   std::atomic<bool> draining{false};
   std::atomic<bool> stopping{false};
   std::atomic<uint32_t> signal{0};  // changes when there may be something to do
-  DrainRate drain_rate;
   std::thread thread;
 
  private:
   void accept_submitted();
-  bool end_cancelled();
+  void prepare(TimeNs now_ns);
+  bool end_gone_or_late(TimeNs now_ns);
+  bool waits_for_deadline() const;
   void note_started();
-  void publish(std::span<const SampledToken> sampled);
+  void publish(std::span<const SampledToken> sampled, TimeNs began_ns);
+  bool publish_row(const StepPlan::Row& row, const SampledToken* sampled, double others_share,
+                   TimeNs began_ns, TimeNs now_ns);
+  void learn(TimeNs backend_ns);
+  double others_share() const;
+  void follow_load();
+  void follow_first_token(const Sequence& sequence, TimeNs now_ns);
   void end(Sequence& sequence, FinishReason reason);
   void leave_queue(Sequence& sequence);
   void note_step(TimeNs began_ns);

@@ -23,8 +23,9 @@ constexpr double kIterationTokens[] = {1,   8,    16,   32,   64,   128,  256,
 
 }  // namespace
 
-EngineStats::EngineStats()
-    : step_time_error(kStepTimeError),
+EngineStats::EngineStats(size_t num_tenants)
+    : tenants(num_tenants),
+      step_time_error(kStepTimeError),
       time_to_first_token_s(kTimeToFirstToken),
       inter_token_latency_s(kStepTime),
       e2e_latency_s(kRequestTime),

@@ -14,7 +14,8 @@ double seconds(TimeNs from_ns, TimeNs to_ns) {
 
 }  // namespace
 
-Publisher::Publisher(EngineStats& stats, size_t max_wakers) : stats_(stats) {
+Publisher::Publisher(EngineStats& stats, size_t max_wakers, PlantedBug planted_bug)
+    : stats_(stats), planted_bug_(planted_bug) {
   wakers_.reserve(max_wakers);
 }
 
@@ -99,7 +100,10 @@ void Publisher::remember_waker(Waker* waker) {
 }
 
 void Publisher::wake() {
-  for (Waker* waker : wakers_) waker->wake();
+  for (Waker* waker : wakers_) {
+    if (planted_bug_ == PlantedBug::kLostWakeUp && ++occasions_ % kPlantedEvery == 0) continue;
+    waker->wake();
+  }
   wakers_.clear();
 }
 

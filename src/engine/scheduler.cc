@@ -15,11 +15,14 @@ Scheduler::Scheduler(const SchedulerConfig& config)
     : config_(config),
       // With no more sequences than batch tokens every decode row fits in every step.
       max_running_(static_cast<size_t>(std::min(config.max_num_seqs, config.max_batch_tokens))),
-      pool_(config.num_blocks),
-      cache_(pool_, config.model_digest) {
+      pool_(config.num_blocks, static_cast<int32_t>(config.tenant_kv_shares.size())),
+      cache_(pool_, config.model_digest),
+      fair_share_(config.tenant_weights) {
   CHECK(max_running_ > 0 && config.prefill_chunk_tokens > 0);
+  cache_.set_shares(config.tenant_kv_shares);
   running_.reserve(max_running_);
-  paused_.reserve(max_running_);
+  // A class starts nobody while some of it are paused: at most max_running_ of each.
+  paused_.reserve(max_running_ * kNumClasses);
   waiting_.reserve(static_cast<size_t>(config.max_waiting));
   for (auto slot = static_cast<int32_t>(max_running_) - 1; slot >= 0; --slot) {
     free_slots_.push_back(slot);
@@ -28,77 +31,8 @@ Scheduler::Scheduler(const SchedulerConfig& config)
 
 void Scheduler::enqueue(std::unique_ptr<Sequence> sequence) {
   CHECK_LT(waiting_.size(), waiting_.capacity());
+  fair_share_.arrive(sequence->request_class, sequence->tenant);
   waiting_.push_back(std::move(sequence));
-}
-
-int32_t Scheduler::chunk(const Sequence& sequence, int32_t computed, int32_t budget) const {
-  return std::min({sequence.known() - computed, config_.prefill_chunk_tokens, budget});
-}
-
-void Scheduler::plan(StepPlan& plan) const {
-  plan.rows.clear();
-  plan.num_tokens = 0;
-  const auto add = [&](Sequence& sequence, int32_t num_tokens) {
-    plan.rows.push_back({.sequence = &sequence, .num_tokens = num_tokens});
-    plan.num_tokens += num_tokens;
-  };
-  for (const auto& sequence : running_) {
-    if (sequence->left() == 1) add(*sequence, 1);
-  }
-  for (const auto& sequence : running_) {
-    const int32_t budget = config_.max_batch_tokens - plan.num_tokens;
-    if (sequence->left() > 1 && budget > 0) {
-      add(*sequence, chunk(*sequence, sequence->computed, budget));
-    }
-  }
-  size_t starting = 0;
-  int32_t blocks_left = pool_.available() - promised_;
-  const auto may_start = [&] {
-    return running_.size() + starting < max_running_ && plan.num_tokens < config_.max_batch_tokens;
-  };
-  for (const auto& sequence : paused_) {
-    if (!may_start() || !plan_start(*sequence, blocks_left, plan)) return;
-    ++starting;
-  }
-  for (const auto& sequence : waiting_) {
-    if (!may_start()) return;
-    if (waits_for_sibling(*sequence, plan)) continue;
-    if (!plan_start(*sequence, blocks_left, plan)) return;
-    ++starting;
-  }
-}
-
-// Found blocks that nobody holds leave the pool like taken ones, but cost no computing. Two
-// sequences that start together and find the same such block both count it: too careful by one
-// step, never wrong.
-bool Scheduler::plan_start(Sequence& sequence, int32_t& blocks_left, StepPlan& plan) const {
-  kv::PrefixCache::Prefix found;
-  if (config_.prefix_cache) {
-    found = cache_.probe(sequence.cache_salt, sequence.tokens, sequence.shareable_blocks());
-  }
-  const int32_t cost = sequence.reserved_blocks - found.blocks + found.unheld;
-  if (cost > blocks_left) return false;
-  blocks_left -= cost;
-  const int32_t num_tokens =
-      chunk(sequence, found.blocks * kBlockTokens, config_.max_batch_tokens - plan.num_tokens);
-  plan.rows.push_back(
-      {.sequence = &sequence, .num_tokens = num_tokens, .cached_blocks = found.blocks});
-  plan.num_tokens += num_tokens;
-  return true;
-}
-
-bool Scheduler::waits_for_sibling(const Sequence& sequence, const StepPlan& plan) const {
-  const int32_t shareable = sequence.shareable_blocks() * kBlockTokens;
-  if (!config_.prefix_cache || shareable == 0) return false;
-  const auto is_ahead = [&](const Sequence& other, int32_t computed) {
-    return other.group == sequence.group && computed < shareable;
-  };
-  return std::any_of(running_.begin(), running_.end(),
-                     [&](const auto& other) { return is_ahead(*other, other->computed); }) ||
-         std::any_of(plan.rows.begin(), plan.rows.end(), [&](const StepPlan::Row& row) {
-           return row.cached_blocks >= 0 &&
-                  is_ahead(*row.sequence, row.cached_blocks * kBlockTokens);
-         });
 }
 
 std::unique_ptr<Sequence> Scheduler::take_out(Queue& queue, const Sequence& sequence) {
@@ -111,9 +45,27 @@ std::unique_ptr<Sequence> Scheduler::take_out(Queue& queue, const Sequence& sequ
   return taken;
 }
 
-void Scheduler::start(Sequence& sequence, int32_t cached_blocks, TimeNs now_ns) {
+void Scheduler::start(Sequence& sequence, const StepPlan::Row& row, TimeNs now_ns) {
+  const int32_t cached_blocks = row.cached_blocks;
+  RequestFacts& facts = sequence.channel->facts();
   std::unique_ptr<Sequence> owned = take_out(paused_, sequence);
-  if (owned == nullptr) owned = take_out(waiting_, sequence);
+  if (owned != nullptr) {
+    fair_share_.resume(sequence.request_class);
+    facts.stall_ns += now_ns - sequence.accounted_ns;
+  } else {
+    owned = take_out(waiting_, sequence);
+    fair_share_.leave(sequence.request_class, sequence.tenant);
+    fair_share_.charge(sequence.request_class, sequence.tenant,
+                       kPromptTokenCost * (sequence.prompt_tokens - cached_blocks * kBlockTokens));
+    facts.first_scheduled_ns = now_ns;
+    facts.cached_prompt_tokens = cached_blocks * kBlockTokens;
+    facts.queue_ns = now_ns - facts.submitted_ns;
+  }
+  fair_share_.start(sequence.request_class, sequence.tenant);
+  sequence.accounted_ns = now_ns;
+  sequence.by_turn = row.by_turn;
+  class_reserved_[index_of(sequence.request_class)] += sequence.reserved_blocks;
+  ++class_running_[index_of(sequence.request_class)];
   CHECK(owned != nullptr && !free_slots_.empty() && sequence.block_table.empty());
   sequence.slot = free_slots_.back();
   free_slots_.pop_back();
@@ -126,19 +78,15 @@ void Scheduler::start(Sequence& sequence, int32_t cached_blocks, TimeNs now_ns) 
   sequence.computed = cached_blocks * kBlockTokens;
   sequence.shared_blocks = cached_blocks;
   promised_ += sequence.reserved_blocks - cached_blocks;
-  RequestFacts& facts = sequence.channel->facts();
-  if (facts.first_scheduled_ns == 0) {
-    facts.first_scheduled_ns = now_ns;
-    facts.cached_prompt_tokens = sequence.computed;
-  }
   running_.push_back(std::move(owned));
 }
 
 void Scheduler::commit(const StepPlan& plan, TimeNs now_ns, Batch& batch) {
   // Found blocks first, for all: taking a block may evict one that is found but not held yet.
   for (const StepPlan::Row& row : plan.rows) {
-    if (row.cached_blocks >= 0) start(*row.sequence, row.cached_blocks, now_ns);
+    if (row.cached_blocks >= 0) start(*row.sequence, row, now_ns);
   }
+  ++commits_;
   batch.items.clear();
   batch.num_tokens = plan.num_tokens;
   batch.num_samples = 0;
@@ -177,12 +125,38 @@ void Scheduler::advance(Sequence& sequence, int32_t num_tokens) {
     sequence.block_table[index] = cache_.insert(
         sequence.cache_salt, parent,
         std::span(sequence.tokens).subspan(index * kBlockTokens, static_cast<size_t>(kBlockTokens)),
-        sequence.block_table[index]);
+        sequence.block_table[index], sequence.tenant);
+  }
+}
+
+// Growers in the order of their starts; who is paused for one of them is the last by class and age,
+// be it the grower itself. So the first by class and age always goes on, and all end.
+void Scheduler::grow(TimeNs now_ns) {
+  for (size_t i = 0; i < running_.size();) {
+    Sequence& sequence = *running_[i];
+    if (!sequence.outgrows()) {
+      ++i;
+    } else if (pool_.available() > promised_) {
+      CHECK_LT(static_cast<size_t>(sequence.reserved_blocks), sequence.block_table.capacity());
+      ++sequence.reserved_blocks;
+      ++class_reserved_[index_of(sequence.request_class)];
+      ++promised_;
+    } else {
+      pause(last_running(), now_ns);
+      i = 0;
+    }
   }
 }
 
 void Scheduler::give_back_blocks(Sequence& sequence) {
   promised_ -= sequence.reserved_blocks - static_cast<int32_t>(sequence.block_table.size());
+  class_reserved_[index_of(sequence.request_class)] -= sequence.reserved_blocks;
+  --class_running_[index_of(sequence.request_class)];
+  const bool planted = ++occasions_ % kPlantedEvery == 0 && !sequence.block_table.empty();
+  if (planted && config_.planted_bug == PlantedBug::kLeakedBlock) sequence.block_table.pop_back();
+  if (planted && config_.planted_bug == PlantedBug::kDoubleFree) {
+    pool_.release(sequence.block_table.back());
+  }
   // Last block first: the cache evicts in this order, leaves before what they hang on.
   for (; !sequence.block_table.empty(); sequence.block_table.pop_back()) {
     pool_.release(sequence.block_table.back());
@@ -199,26 +173,63 @@ std::unique_ptr<Sequence> Scheduler::remove(Sequence& sequence) {
     return take_out(running_, sequence);
   }
   std::unique_ptr<Sequence> taken = take_out(waiting_, sequence);
-  return taken != nullptr ? std::move(taken) : take_out(paused_, sequence);
+  if (taken != nullptr) {
+    fair_share_.leave(sequence.request_class, sequence.tenant);
+    return taken;
+  }
+  taken = take_out(paused_, sequence);
+  if (taken != nullptr) fair_share_.resume(sequence.request_class);
+  return taken;
 }
 
-bool Scheduler::pause_youngest() {
-  const auto youngest =
-      std::max_element(running_.begin(), running_.end(),
-                       [](const auto& a, const auto& b) { return a->ticket < b->ticket; });
-  if (youngest == running_.end()) return false;
-  give_back_blocks(**youngest);
-  ++(*youngest)->channel->facts().preemptions;
-  ++pauses_;
-  const auto place = std::find_if(paused_.begin(), paused_.end(), [&](const auto& other) {
-    return other->ticket > (*youngest)->ticket;
-  });
-  paused_.insert(place, std::move(*youngest));
-  running_.erase(youngest);
+namespace {
+
+// The order in which sequences give way: lower classes and younger ones are later.
+bool is_before(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
+  if (a->request_class != b->request_class) return a->request_class < b->request_class;
+  return a->ticket < b->ticket;
+}
+
+}  // namespace
+
+Scheduler::Queue::iterator Scheduler::last_running() {
+  return std::max_element(running_.begin(), running_.end(), is_before);
+}
+
+bool Scheduler::pause_last(TimeNs now_ns) {
+  if (running_.empty()) return false;
+  pause(last_running(), now_ns);
   return true;
 }
 
-void Scheduler::set_pool_limit(int32_t num_blocks) {
+bool Scheduler::pause_background(TimeNs now_ns) {
+  auto chosen = running_.end();
+  for (auto place = running_.begin(); place != running_.end(); ++place) {
+    const Sequence& sequence = **place;
+    if (sequence.request_class != RequestClass::kBackground || sequence.by_turn) continue;
+    if (chosen == running_.end() || is_before(*chosen, *place)) chosen = place;
+  }
+  if (chosen == running_.end()) return false;
+  pause(chosen, now_ns);
+  return true;
+}
+
+void Scheduler::pause(Queue::iterator place, TimeNs now_ns) {
+  std::unique_ptr<Sequence> sequence = std::move(*place);
+  running_.erase(place);
+  give_back_blocks(*sequence);
+  RequestFacts& facts = sequence->channel->facts();
+  ++facts.preemptions;
+  facts.stall_ns += now_ns - sequence->accounted_ns;
+  sequence->accounted_ns = now_ns;
+  ++pauses_;
+  fair_share_.pause(sequence->request_class);
+  CHECK_LT(paused_.size(), paused_.capacity());
+  paused_.insert(std::upper_bound(paused_.begin(), paused_.end(), sequence, is_before),
+                 std::move(sequence));
+}
+
+void Scheduler::set_pool_limit(int32_t num_blocks, TimeNs now_ns) {
   const int32_t withheld = pool_.total() - std::clamp(num_blocks, 0, pool_.total());
   while (pool_.withheld() > withheld) pool_.restore();
   while (pool_.withheld() < withheld) {
@@ -226,34 +237,7 @@ void Scheduler::set_pool_limit(int32_t num_blocks) {
       cache_.make_room();
       pool_.withhold();
     } else {
-      CHECK(pause_youngest());  // with none running nothing is promised or held
-    }
-  }
-}
-
-void Scheduler::check() const {
-  pool_.check();
-  cache_.check();
-  CHECK_LE(running_.size() + free_slots_.size(), max_running_);
-  std::vector<int32_t> references(static_cast<size_t>(pool_.total()));
-  int32_t promised = 0;
-  for (const auto& sequence : running_) {
-    CHECK(sequence->slot >= 0 && sequence->left() > 0);
-    CHECK_LE(sequence->block_table.size(), static_cast<size_t>(sequence->reserved_blocks));
-    CHECK_GE(static_cast<int32_t>(sequence->block_table.size()) * kBlockTokens, sequence->computed);
-    CHECK_EQ(std::count(free_slots_.begin(), free_slots_.end(), sequence->slot), 0);
-    promised += sequence->reserved_blocks - static_cast<int32_t>(sequence->block_table.size());
-    for (BlockId block : sequence->block_table) ++references[static_cast<size_t>(block)];
-  }
-  CHECK_EQ(running_.size() + free_slots_.size(), max_running_);
-  CHECK_EQ(promised, promised_);
-  CHECK_LE(promised_, pool_.available());
-  for (BlockId block = 0; block < pool_.total(); ++block) {
-    CHECK_EQ(references[static_cast<size_t>(block)], pool_.references(block));
-  }
-  for (const Queue* queue : {&paused_, &waiting_}) {
-    for (const auto& sequence : *queue) {
-      CHECK(sequence->slot == -1 && sequence->block_table.empty() && sequence->computed == 0);
+      CHECK(pause_last(now_ns));  // with none running nothing is promised or held
     }
   }
 }

@@ -2,27 +2,41 @@
 // What runs in the next step, and who holds which KV block. Owned by the engine, engine thread
 // only.
 //
+//   grow()    who outgrows what it reserved takes a free block, or somebody is paused for it
 //   plan()    reads only: which sequences start, and how many tokens of each are computed
 //   commit()  starts them, takes the blocks, fills the Batch; can't fail, as plan() counted
 //   advance() after the backend ran: the computed positions are there, full blocks can be shared
 //
-// Admitted means finished: a sequence starts only when blocks for prompt + max_tokens can be had on
-// top of what the running ones may still take (`promised`), so promised <= available always holds.
-// Order: decode rows, then prompts being computed, then paused sequences (oldest first), then
-// waiting ones, first come first served. A waiting choice of a call steps aside while another
-// choice of that call computes the prompt, so that they share its blocks.
+// Admitted means finished: a sequence starts only when the blocks it reserves can be had on top of
+// what the running ones may still take (`promised`), so promised <= available always holds.
+//
+// A step holds every decode row, then chunks of running prompts, then of starting ones, as many
+// tokens as fit the tightest tpot target among the decode rows by the latency model; a first prompt
+// gets kLeastPromptTokens whatever the model says. Who starts: by class, inside a class paused ones
+// (oldest first), then the tenant served least (fair_share.h). Nobody is passed by who needs fewer
+// blocks. A choice of a call steps aside while another choice of that call computes the prompt, so
+// that they share its blocks.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/fair_share.h"
+#include "engine/latency_model.h"
+#include "engine/planted_bug.h"
 #include "engine/sequence.h"
 #include "kv/block_pool.h"
 #include "kv/prefix_cache.h"
 
 namespace puna::engine {
+
+inline constexpr int32_t kLeastPromptTokens = 16;
+// Prompts are computed in the order of their classes, but in one step of so many in that of their
+// starts, so that none starves.
+inline constexpr uint64_t kStepsPerOldestFirst = 8;
 
 struct SchedulerConfig {
   int32_t num_blocks = 0;
@@ -31,7 +45,12 @@ struct SchedulerConfig {
   int32_t prefill_chunk_tokens = 0;
   int32_t max_waiting = 0;
   bool prefix_cache = true;
+  bool chunk_sizing = true;
   uint64_t model_digest = 0;
+  std::array<double, kNumClasses> class_kv_shares = {1.0, 1.0, 1.0};
+  std::vector<double> tenant_weights = {1.0};
+  std::vector<double> tenant_kv_shares = {1.0};
+  PlantedBug planted_bug = PlantedBug::kNone;
 };
 
 struct StepPlan {
@@ -39,9 +58,21 @@ struct StepPlan {
     Sequence* sequence = nullptr;
     int32_t num_tokens = 0;
     int32_t cached_blocks = -1;  // -1: running already, else it starts with so many found blocks
+    bool by_turn = false;        // starts ahead of a higher class that waits
   };
   std::vector<Row> rows;
   int32_t num_tokens = 0;
+  StepShape shape;
+  bool chunk_cut = false;  // a tpot target made a prompt's chunk smaller
+  // The highest class of which somebody waits for a slot or for blocks; kNumClasses: none.
+  int blocked_class = kNumClasses;
+
+  // Working memory: what this plan's own starts change.
+  std::vector<double> charged;  // [tenants]
+  std::array<int32_t, kNumClasses> started = {};
+  std::array<int32_t, kNumClasses> passed_over = {};
+  std::array<int32_t, kNumClasses> reserved = {};
+  int32_t blocks_left = 0;
 };
 
 class Scheduler {
@@ -51,46 +82,72 @@ class Scheduler {
   explicit Scheduler(const SchedulerConfig& config);
 
   void enqueue(std::unique_ptr<Sequence> sequence);
-  void plan(StepPlan& plan) const;
+  void grow(TimeNs now_ns);
+  void plan(StepPlan& plan, const StepTimes& times = {}) const;
   // Facts of sequences that start are stamped with `now_ns`.
   void commit(const StepPlan& plan, TimeNs now_ns, Batch& batch);
   void advance(Sequence& sequence, int32_t num_tokens);
 
   // Takes a sequence out, whatever its state, and gives its blocks back.
   std::unique_ptr<Sequence> remove(Sequence& sequence);
-  // Gives the youngest running sequence's blocks back and pauses it. False when none runs.
-  bool pause_youngest();
+  // Gives the blocks of the youngest running sequence of the lowest class back and pauses it.
+  // False when none runs.
+  bool pause_last(TimeNs now_ns);
+  // The same for background sequences only, but those that run by turn.
+  bool pause_background(TimeNs now_ns);
   // Uses at most `num_blocks` from now on; pauses sequences until that holds.
-  void set_pool_limit(int32_t num_blocks);
+  void set_pool_limit(int32_t num_blocks, TimeNs now_ns);
 
   const Queue& running() const { return running_; }
   const Queue& paused() const { return paused_; }
   const Queue& waiting() const { return waiting_; }
   const kv::BlockPool& pool() const { return pool_; }
+  const FairShare& fair_share() const { return fair_share_; }
+  FairShare& fair_share() { return fair_share_; }
   // Blocks that running sequences may still take.
   int32_t promised() const { return promised_; }
   uint64_t pauses() const { return pauses_; }
+  uint64_t evictions() const { return cache_.evictions(); }
   // CHECKs every invariant of sequences and blocks.
   void check() const;
 
  private:
-  int32_t chunk(const Sequence& sequence, int32_t computed, int32_t budget) const;
-  bool plan_start(Sequence& sequence, int32_t& blocks_left, StepPlan& plan) const;
+  bool plan_prompt(Sequence& sequence, int32_t first_position, int32_t cached_blocks,
+                   double target_s, const StepTimes& times, StepPlan& plan) const;
+  void plan_decodes(StepPlan& plan) const;
+  void plan_prompts(double target_s, const StepTimes& times, StepPlan& plan) const;
+  void plan_starts(double target_s, const StepTimes& times, StepPlan& plan) const;
+  double tightest_target_s(const StepPlan& plan) const;
+  Sequence* next_of(RequestClass request_class, const StepPlan& plan) const;
+  Sequence* next_start(const StepPlan& plan, bool& by_turn) const;
+  bool within_class_share(const Sequence& sequence, const StepPlan& plan) const;
   bool waits_for_sibling(const Sequence& sequence, const StepPlan& plan) const;
-  void start(Sequence& sequence, int32_t cached_blocks, TimeNs now_ns);
+  bool passes(const Sequence& sequence, const Sequence& best, const StepPlan& plan) const;
+  static bool starts_in(const StepPlan& plan, const Sequence& sequence);
+  static void note_start(const Sequence& sequence, bool by_turn, double charge, StepPlan& plan);
+
+  void start(Sequence& sequence, const StepPlan::Row& row, TimeNs now_ns);
+  void pause(Queue::iterator sequence, TimeNs now_ns);
+  Queue::iterator last_running();
   void give_back_blocks(Sequence& sequence);
   static std::unique_ptr<Sequence> take_out(Queue& queue, const Sequence& sequence);
+  void check_running() const;
 
   const SchedulerConfig config_;
   const size_t max_running_;
   kv::BlockPool pool_;
   kv::PrefixCache cache_;
+  FairShare fair_share_;
   Queue running_;  // in the order they started
-  Queue paused_;   // by ticket
+  Queue paused_;   // by class, then ticket
   Queue waiting_;  // by arrival
   std::vector<int32_t> free_slots_;
   int32_t promised_ = 0;
+  std::array<int32_t, kNumClasses> class_reserved_ = {};  // blocks, by running sequences
+  std::array<int32_t, kNumClasses> class_running_ = {};
   uint64_t pauses_ = 0;
+  uint64_t commits_ = 0;
+  uint32_t occasions_ = 0;  // of the planted bug
 };
 
 }  // namespace puna::engine

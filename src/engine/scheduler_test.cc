@@ -33,6 +33,7 @@ struct SchedulerTest : ::testing::Test {
 
   // One step in which every sampled token is 1000. Returns "ticket:tokens" of each row, in order.
   std::string step() {
+    scheduler.grow(1);
     scheduler.plan(plan);
     std::string rows;
     for (const StepPlan::Row& row : plan.rows) {
@@ -113,7 +114,7 @@ TEST_F(SchedulerTest, ShrunkPoolPausesTheYoungestAndResumesItFirst) {
   scheduler.enqueue(make(20, 60, 2, 0, 100));  // 5 blocks
   step();
   step();
-  scheduler.set_pool_limit(7);
+  scheduler.set_pool_limit(7, 1);
   scheduler.check();
   EXPECT_EQ(scheduler.pauses(), 1U);
   ASSERT_EQ(scheduler.paused().size(), 1U);
@@ -121,9 +122,9 @@ TEST_F(SchedulerTest, ShrunkPoolPausesTheYoungestAndResumesItFirst) {
   EXPECT_EQ(scheduler.paused()[0]->channel->facts().preemptions, 1);
   scheduler.enqueue(make(4, 4, 3, 0, 200));  // would fit, but the paused one comes first
   EXPECT_EQ(step(), "1:1 ");
-  scheduler.set_pool_limit(16);
+  scheduler.set_pool_limit(16, 1);
   EXPECT_EQ(step(), "1:1 2:6 3:4 ");  // its first block was still cached
-  scheduler.set_pool_limit(0);
+  scheduler.set_pool_limit(0, 1);
   scheduler.check();
   EXPECT_EQ(scheduler.pool().withheld(), 16);
   EXPECT_EQ(scheduler.paused().size(), 3U);

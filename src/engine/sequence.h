@@ -23,8 +23,13 @@ struct Sequence {
   SamplingParams sampling;
   StopRules stop;
   uint64_t cache_salt = 0;
-  uint64_t ticket = 0;  // order of submission; unique
-  uint64_t group = 0;   // equal for the choices of one call, which share a prompt
+  RequestClass request_class = RequestClass::kInteractive;
+  int32_t tenant = 0;
+  TimeNs deadline_ns = 0;      // 0: none
+  TimeNs tpot_target_ns = 0;   // the request's or its class's; 0: none
+  double expected_ttft_s = 0;  // at submission, by the model; 0: it knew nothing yet
+  uint64_t ticket = 0;         // order of submission; unique
+  uint64_t group = 0;          // equal for the choices of one call, which share a prompt
   int32_t prompt_tokens = 0;
   std::vector<TokenId> tokens;
   std::vector<TokenId> stop_tokens;       // end of generation and stop_token_ids, sorted
@@ -32,15 +37,23 @@ struct Sequence {
   std::shared_ptr<RequestChannel> channel;
 
   std::vector<kv::BlockId> block_table;
-  int32_t reserved_blocks = 0;  // for prompt + max_tokens: block_table never grows beyond
+  // For prompt + max_tokens, or + the class's default when the client gave none: then it grows, up
+  // to block_table's capacity. block_table never grows beyond it.
+  int32_t reserved_blocks = 0;
   int32_t computed = 0;
   int32_t shared_blocks = 0;  // the first blocks of block_table that the prefix cache can find
   int32_t slot = -1;          // -1 unless running
+  bool by_turn = false;       // started over the head of a higher class: the ladder leaves it alone
   TimeNs last_token_ns = 0;
+  TimeNs accounted_ns = 0;        // the time ledger is complete up to here
   bool counted_as_queued = true;  // in the engine's bound on waiting requests
 
   int32_t known() const { return static_cast<int32_t>(tokens.size()); }
   int32_t left() const { return known() - computed; }
+  // The next token goes into a block that is not reserved yet.
+  bool outgrows() const {
+    return left() == 1 && kv::blocks_for_tokens(computed + 1) > reserved_blocks;
+  }
   int32_t output_tokens() const { return known() - prompt_tokens; }
   // Blocks of the prompt that a prefix-cache hit can give: all full ones, but not the one of the
   // last token, as its logits are needed. Positions that this covers: times kBlockTokens.

@@ -49,7 +49,23 @@ Result<> check_lengths(int64_t prompt, const StopRules& stop, const BackendLimit
 
 }  // namespace
 
-Result<> check_request(const Request& request, const BackendLimits& limits) {
+void apply_policy(Request& request, const EngineConfig& config, const BackendLimits& limits) {
+  const ClassPolicy& policy = config.classes[static_cast<size_t>(request.request_class)];
+  int32_t& max_tokens = request.stop.max_tokens;
+  if (policy.max_output_tokens > 0) max_tokens = std::min(max_tokens, policy.max_output_tokens);
+  if (request.max_tokens_given) return;
+  const int64_t room =
+      std::min<int64_t>(limits.max_model_len, int64_t{limits.num_blocks} * kv::kBlockTokens) -
+      static_cast<int64_t>(request.prompt.size());
+  max_tokens = static_cast<int32_t>(std::clamp<int64_t>(room, 1, std::max(1, max_tokens)));
+}
+
+Result<> check_request(const Request& request, const EngineConfig& config,
+                       const BackendLimits& limits) {
+  if (request.tenant < 0 || static_cast<size_t>(request.tenant) >= config.tenants.size()) {
+    return Error(ErrorCode::kInvalidArgument, "tenant {} is not one of the {} configured",
+                 request.tenant, config.tenants.size());
+  }
   RETURN_IF_ERROR(check_lengths(static_cast<int64_t>(request.prompt.size()), request.stop, limits));
   RETURN_IF_ERROR(check_ids(request.prompt, limits.vocab_size, "prompt"));
   RETURN_IF_ERROR(check_ids(request.stop.stop_token_ids, limits.vocab_size, "stop_token_ids"));
@@ -59,19 +75,30 @@ Result<> check_request(const Request& request, const BackendLimits& limits) {
   return Ok{};
 }
 
-std::unique_ptr<Sequence> make_sequence(Request request, const BackendLimits& limits,
+std::unique_ptr<Sequence> make_sequence(Request request, const EngineConfig& config,
+                                        const BackendLimits& limits,
                                         const model::Tokenizer& tokenizer, Waker* waker) {
   auto sequence = std::make_unique<Sequence>();
   sequence->sampling = std::move(request.sampling);
   sequence->stop = std::move(request.stop);
   sequence->cache_salt = request.cache_salt;
+  const ClassPolicy& policy = config.classes[static_cast<size_t>(request.request_class)];
+  sequence->request_class = request.request_class;
+  sequence->tenant = request.tenant;
+  sequence->deadline_ns = request.deadline_ns;
+  sequence->tpot_target_ns =
+      request.tpot_target_ns > 0 ? request.tpot_target_ns : policy.tpot_target_ns;
   sequence->prompt_tokens = static_cast<int32_t>(request.prompt.size());
   const StopRules& stop = sequence->stop;
   const size_t longest = request.prompt.size() + static_cast<size_t>(stop.max_tokens);
   sequence->tokens.reserve(longest);
   sequence->tokens.assign(request.prompt.begin(), request.prompt.end());
-  sequence->reserved_blocks = kv::blocks_for_tokens(static_cast<int64_t>(longest));
-  sequence->block_table.reserve(static_cast<size_t>(sequence->reserved_blocks));
+  const int32_t output = request.max_tokens_given
+                             ? stop.max_tokens
+                             : std::min(stop.max_tokens, policy.default_output_tokens);
+  sequence->reserved_blocks = kv::blocks_for_tokens(int64_t{sequence->prompt_tokens} + output);
+  sequence->block_table.reserve(
+      static_cast<size_t>(kv::blocks_for_tokens(static_cast<int64_t>(longest))));
 
   sequence->stop_tokens = stop.stop_token_ids;
   if (!stop.ignore_eos) {

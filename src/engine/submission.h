@@ -7,16 +7,21 @@
 
 #include "base/result.h"
 #include "engine/backend.h"
+#include "engine/engine.h"
 #include "engine/sequence.h"
 #include "model/tokenizer.h"
 
 namespace puna::engine {
 
+// Cuts max_tokens to the class's cap and, when the client gave none, to the context and the pool.
+void apply_policy(Request& request, const EngineConfig& config, const BackendLimits& limits);
 // kInvalidArgument, with the exact counts, for a request that could never run.
-Result<> check_request(const Request& request, const BackendLimits& limits);
+Result<> check_request(const Request& request, const EngineConfig& config,
+                       const BackendLimits& limits);
 
-// `request` has passed check_request().
-std::unique_ptr<Sequence> make_sequence(Request request, const BackendLimits& limits,
+// `request` has passed apply_policy() and check_request().
+std::unique_ptr<Sequence> make_sequence(Request request, const EngineConfig& config,
+                                        const BackendLimits& limits,
                                         const model::Tokenizer& tokenizer, Waker* waker);
 
 }  // namespace puna::engine

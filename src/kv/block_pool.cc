@@ -5,7 +5,8 @@
 
 namespace puna::kv {
 
-BlockPool::BlockPool(int32_t num_blocks) : blocks_(static_cast<size_t>(num_blocks)) {
+BlockPool::BlockPool(int32_t num_blocks, int32_t num_owners)
+    : blocks_(static_cast<size_t>(num_blocks)), lists_(static_cast<size_t>(num_owners)) {
   CHECK_GT(num_blocks, 0);
   free_.reserve(blocks_.size());
   withheld_.reserve(blocks_.size());
@@ -15,6 +16,11 @@ BlockPool::BlockPool(int32_t num_blocks) : blocks_(static_cast<size_t>(num_block
 size_t BlockPool::index(BlockId block) const {
   CHECK(block >= 0 && block < total());
   return static_cast<size_t>(block);
+}
+
+size_t BlockPool::list(int32_t owner) const {
+  CHECK(owner >= 0 && owner < num_owners());
+  return static_cast<size_t>(owner);
 }
 
 BlockId BlockPool::take_free() {
@@ -54,12 +60,15 @@ void BlockPool::release(BlockId block) {
   }
 }
 
-void BlockPool::set_findable(BlockId block, bool findable) {
+void BlockPool::set_findable(BlockId block, bool findable, int32_t owner) {
   Block& entry = blocks_[index(block)];
   CHECK(entry.place == Place::kHeld || entry.place == Place::kCached);
   CHECK_NE(entry.findable, findable);
   entry.findable = findable;
-  if (entry.place == Place::kHeld) return;
+  if (entry.place == Place::kHeld) {
+    entry.owner = owner;
+    return;
+  }
   unlink(block);
   --cached_;
   entry.place = Place::kFree;
@@ -81,16 +90,34 @@ void BlockPool::restore() {
 }
 
 void BlockPool::push_most_recent(BlockId block) {
-  const BlockId newest = lru_.previous;
-  links(block) = {.previous = newest, .next = kNoBlock};
-  links(newest).next = block;
-  lru_.previous = block;
+  const int32_t owner = blocks_[index(block)].owner;
+  List& list_of_owner = lists_[list(owner)];
+  const BlockId newest = list_of_owner.ends.previous;
+  links(owner, block) = {.previous = newest, .next = kNoBlock};
+  links(owner, newest).next = block;
+  list_of_owner.ends.previous = block;
+  ++list_of_owner.length;
 }
 
 void BlockPool::unlink(BlockId block) {
-  const Links gone = links(block);
-  links(gone.previous).next = gone.next;
-  links(gone.next).previous = gone.previous;
+  const int32_t owner = blocks_[index(block)].owner;
+  const Links gone = links(owner, block);
+  links(owner, gone.previous).next = gone.next;
+  links(owner, gone.next).previous = gone.previous;
+  --lists_[list(owner)].length;
+}
+
+int32_t BlockPool::check_list(int32_t owner) const {
+  const List& listed = lists_[list(owner)];
+  int32_t length = 0;
+  for (BlockId block = listed.ends.next; block != kNoBlock;
+       block = blocks_[index(block)].lru.next) {
+    const Block& entry = blocks_[index(block)];
+    CHECK(entry.place == Place::kCached && entry.findable && entry.owner == owner);
+    CHECK_LE(++length, listed.length);
+  }
+  CHECK_EQ(length, listed.length);
+  return length;
 }
 
 void BlockPool::check() const {
@@ -108,10 +135,7 @@ void BlockPool::check() const {
   CHECK_EQ(held_blocks, held_);
   CHECK_EQ(free_blocks, free());
   int32_t listed = 0;
-  for (BlockId block = lru_.next; block != kNoBlock; block = blocks_[index(block)].lru.next) {
-    CHECK(blocks_[index(block)].place == Place::kCached && blocks_[index(block)].findable);
-    CHECK_LE(++listed, cached_);
-  }
+  for (int32_t owner = 0; owner < num_owners(); ++owner) listed += check_list(owner);
   CHECK_EQ(listed, cached_);
 }
 

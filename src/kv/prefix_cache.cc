@@ -25,7 +25,13 @@ PrefixCache::PrefixCache(BlockPool& pool, uint64_t model_digest)
       model_digest_(model_digest),
       entries_(static_cast<size_t>(pool.total())),
       tokens_(entries_.size() * kBlockTokens),
+      shares_(static_cast<size_t>(pool.num_owners()), 1.0),
       buckets_(std::bit_ceil(entries_.size() * 2), kNoBlock) {}
+
+void PrefixCache::set_shares(std::span<const double> shares) {
+  CHECK_EQ(shares.size(), shares_.size());
+  std::copy(shares.begin(), shares.end(), shares_.begin());
+}
 
 uint64_t PrefixCache::seed(uint64_t salt) const {
   return mix(mix(model_digest_ + 0x9E3779B97F4A7C15ULL) ^ salt);
@@ -84,7 +90,7 @@ PrefixCache::Prefix PrefixCache::probe(uint64_t salt, std::span<const int32_t> t
 }
 
 BlockId PrefixCache::insert(uint64_t salt, BlockId parent, std::span<const int32_t> tokens,
-                            BlockId block) {
+                            BlockId block, int32_t owner) {
   CHECK_EQ(tokens.size(), static_cast<size_t>(kBlockTokens));
   CHECK(parent == kNoBlock || entries_[static_cast<size_t>(parent)].findable);
   const uint64_t parent_key =
@@ -109,7 +115,7 @@ BlockId PrefixCache::insert(uint64_t salt, BlockId parent, std::span<const int32
   std::memcpy(tokens_.data() + static_cast<size_t>(block) * kBlockTokens, tokens.data(),
               kBlockTokens * sizeof(int32_t));
   if (parent != kNoBlock) ++entries_[static_cast<size_t>(parent)].children;
-  pool_.set_findable(block, true);
+  pool_.set_findable(block, true, parent == kNoBlock ? owner : pool_.owner(parent));
   return block;
 }
 
@@ -124,9 +130,21 @@ void PrefixCache::forget(BlockId block) {
   pool_.set_findable(block, false);
 }
 
+BlockId PrefixCache::victim() const {
+  int32_t most = 0;
+  double most_over = -1.0;
+  for (int32_t owner = 0; owner < pool_.num_owners(); ++owner) {
+    const double over = pool_.cached_of(owner) / shares_[static_cast<size_t>(owner)];
+    if (over <= most_over) continue;
+    most_over = over;
+    most = owner;
+  }
+  return pool_.least_recently_used(most);
+}
+
 void PrefixCache::make_room() {
   if (pool_.free() > 0) return;
-  const BlockId oldest = pool_.least_recently_used();
+  const BlockId oldest = victim();
   CHECK_NE(oldest, kNoBlock);
   forget(oldest);
   ++evictions_;

@@ -9,6 +9,10 @@
 // first. So the least recently used block never has a findable child, and eviction goes leaf by
 // leaf.
 //
+// Shares: every block has an owner (tenant). The owner whose cached blocks exceed its share by the
+// largest factor loses one first, so nobody's flood evicts what another keeps within his share. A
+// chain has one owner, whoever put its first block.
+//
 //   int32_t hits = cache.find(salt, prompt, table);      // table[0 … hits) now names the blocks
 //   for (...) pool.retain(table[i]);
 //   BlockId block = cache.take();                        // to be written: free, or the LRU one
@@ -28,6 +32,8 @@ class PrefixCache {
  public:
   // `pool` outlives the cache.
   PrefixCache(BlockPool& pool, uint64_t model_digest);
+  // The owners' shares, one positive number per owner of the pool; only their ratios matter.
+  void set_shares(std::span<const double> shares);
 
   // The longest findable chain of full blocks that begins `tokens`, at most blocks.size() of them.
   // Takes no reference. Returns how many entries of `blocks` it filled.
@@ -43,7 +49,8 @@ class PrefixCache {
   // position 0) holds the positions before it and is findable. If an equal block is findable
   // already, the caller's reference moves to that one: `block` is released, the other retained.
   // Returns the block to use from now on.
-  BlockId insert(uint64_t salt, BlockId parent, std::span<const int32_t> tokens, BlockId block);
+  BlockId insert(uint64_t salt, BlockId parent, std::span<const int32_t> tokens, BlockId block,
+                 int32_t owner = 0);
 
   // A block to write, with one reference. CHECKs that pool.available() > 0.
   BlockId take();
@@ -70,6 +77,7 @@ class PrefixCache {
   // The findable block with these tokens behind `parent`, or kNoBlock.
   BlockId lookup(uint64_t key, uint64_t salt, BlockId parent, const int32_t* tokens) const;
   void forget(BlockId block);
+  BlockId victim() const;
   const int32_t* tokens_of(BlockId block) const {
     return tokens_.data() + static_cast<size_t>(block) * kBlockTokens;
   }
@@ -79,6 +87,7 @@ class PrefixCache {
   const uint64_t model_digest_;
   std::vector<Entry> entries_;    // [blocks]
   std::vector<int32_t> tokens_;   // [blocks, kBlockTokens]
+  std::vector<double> shares_;    // [owners]
   std::vector<BlockId> buckets_;  // first entry of each; a power of two, >= 2 × blocks
   uint64_t evictions_ = 0;
 };

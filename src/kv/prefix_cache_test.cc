@@ -105,6 +105,38 @@ TEST_F(PrefixCacheTest, EvictsLeafFirstAndOldestFirst) {
   EXPECT_EQ(cache.evictions(), 3U);
 }
 
+// Owner 1 keeps three blocks; owner 0 floods the pool with new prompts, then shares turn around.
+TEST(PrefixCacheShareTest, AFloodEvictsItsOwnBlocksFirst) {
+  BlockPool pool(12, 2);
+  PrefixCache cache(pool, 1);
+  cache.set_shares(std::vector<double>{1.0, 1.0});
+  const auto use = [&](uint64_t salt, int32_t first, int32_t blocks, int32_t owner) {
+    const Tokens tokens = numbered(blocks * kBlockTokens, first);
+    std::vector<BlockId> table;
+    for (int32_t i = 0; i < blocks; ++i) {
+      const BlockId block = cache.take();
+      const std::span<const int32_t> own =
+          std::span(tokens).subspan(static_cast<size_t>(i * kBlockTokens), kBlockTokens);
+      table.push_back(cache.insert(salt, i == 0 ? kNoBlock : table.back(), own, block, owner));
+    }
+    while (!table.empty()) {
+      pool.release(table.back());
+      table.pop_back();
+    }
+  };
+  use(7, 0, 3, 1);
+  for (int32_t i = 0; i < 100; ++i) use(8, 1000 + i * 100, 2, 0);
+  EXPECT_EQ(cache.probe(7, numbered(48), 3).blocks, 3);
+  EXPECT_EQ(pool.cached_of(1), 3);
+  EXPECT_GE(pool.cached_of(0), 8);
+  pool.check();
+  cache.check();
+  cache.set_shares(std::vector<double>{100.0, 1.0});  // owner 1 is far over its share now
+  use(8, 90000, 2, 0);
+  EXPECT_LT(pool.cached_of(1), 3);
+  cache.check();
+}
+
 TEST_F(PrefixCacheTest, HeldBlocksAreNeverEvicted) {
   const std::vector<BlockId> table = hold(numbered(64));
   for (int i = 0; i < 4; ++i) cache.take();

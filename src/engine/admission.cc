@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/admission.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace puna::engine {
+namespace {
+
+constexpr double kShortestRetryS = 0.1;
+constexpr std::array<std::string_view, kNumClasses> kClassNames = {"interactive", "batch",
+                                                                   "background"};
+
+double seconds(TimeNs ns) { return static_cast<double>(ns) / static_cast<double>(kNsPerSecond); }
+
+}  // namespace
+
+Claim Admission::claim(size_t rank, int64_t requests, int64_t tokens) {
+  Claim claim{.rank = rank, .requests = requests, .tokens = tokens};
+  claim.class_requests = classes_[rank].requests.fetch_add(requests);
+  claim.class_tokens = classes_[rank].tokens.fetch_add(tokens);
+  fill_ahead(claim);
+  return claim;
+}
+
+void Admission::give_back(const Claim& claim) {
+  classes_[claim.rank].requests.fetch_sub(claim.requests);
+  classes_[claim.rank].tokens.fetch_sub(claim.tokens);
+}
+
+Claim Admission::look(size_t rank, int64_t requests, int64_t tokens) const {
+  Claim claim{.rank = rank, .requests = requests, .tokens = tokens};
+  claim.class_requests = queued_requests(rank);
+  claim.class_tokens = queued_tokens(rank);
+  fill_ahead(claim);
+  return claim;
+}
+
+void Admission::fill_ahead(Claim& claim) const {
+  for (size_t rank = 0; rank < kNumClasses; ++rank) {
+    const bool own = rank == claim.rank;
+    const int64_t requests = own ? claim.class_requests : queued_requests(rank);
+    const int64_t tokens = own ? claim.class_tokens : queued_tokens(rank);
+    claim.all_requests += requests;
+    claim.all_tokens += tokens;
+    if (rank > claim.rank) continue;
+    claim.requests_ahead += requests;
+    claim.tokens_ahead += tokens;
+  }
+}
+
+int64_t Admission::queued_requests() const {
+  int64_t sum = 0;
+  for (const ClassQueue& queue : classes_) sum += queue.requests.load(kRelaxed);
+  return sum;
+}
+
+int64_t Admission::queued_tokens() const {
+  int64_t sum = 0;
+  for (const ClassQueue& queue : classes_) sum += queue.tokens.load(kRelaxed);
+  return sum;
+}
+
+// With room at once: none. Else what waits in its class, at the rate at which that class was seen
+// to start; before anything was seen, one place per answer that ends.
+double Admission::expected_wait_s(const Request& request, const Claim& claim, const Load& load,
+                                  double tpot_s) const {
+  const auto tokens = static_cast<int64_t>(request.prompt.size());
+  const int64_t reserve = kv::blocks_for_tokens(
+      tokens + (request.max_tokens_given ? request.stop.max_tokens
+                                         : config_.classes[claim.rank].default_output_tokens));
+  if (claim.requests_ahead == 0 && load.free_slots > 0 && reserve <= load.free_blocks) return 0;
+  const DrainRate& rate = classes_[claim.rank].drain_rate;
+  if (rate.requests_per_s() > 0) {
+    const double by_requests =
+        static_cast<double>(claim.class_requests + 1) / rate.requests_per_s();
+    return std::max(by_requests, static_cast<double>(claim.class_tokens) / rate.tokens_per_s());
+  }
+  const double output = load.mean_output > 0 ? load.mean_output : request.stop.max_tokens;
+  const double rows = std::max(1.0, static_cast<double>(load.decodes.decode_rows));
+  return static_cast<double>(claim.requests_ahead + 1) * output * tpot_s / rows;
+}
+
+Estimate Admission::estimate(const Request& request, const Claim& claim) const {
+  Estimate result;
+  const Load load = load_.load();
+  if (!load.times.ready) return result;
+  result.known = true;
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  StepShape with_it = load.decodes;
+  with_it.add_decode(prompt);
+  const double target_s = load.tpot_target_s;
+  result.tpot_p50_s = load.times.p50(with_it);
+  result.tpot_p95_s = std::max(load.times.p95(with_it), target_s);
+  const int32_t most = std::min(config_.prefill_chunk_tokens, limits_.max_batch_tokens);
+  int32_t chunk = most;
+  if (config_.chunk_sizing && target_s > 0) {
+    chunk = load.times.prompt_tokens_within(load.decodes, prompt / 2, most, target_s);
+    chunk = std::max(chunk, std::min(most, kv::kBlockTokens));
+  }
+  // A step holds whole chunks at worst; the last one is smaller, so count tokens, not steps.
+  StepShape step = load.decodes;
+  step.add_prefill(prompt / 2, chunk);
+  const double per_token_s = load.times.p50(step) / chunk;
+  const double prefill_s = std::max(static_cast<double>(prompt + load.prompt_backlog) * per_token_s,
+                                    load.times.p50(load.decodes));
+  result.wait_s = expected_wait_s(request, claim, load, result.tpot_p50_s);
+  result.ttft_s = result.wait_s + load.times.p50(load.decodes) / 2 + prefill_s;
+  result.ttft_p50_s = result.ttft_s * load.ttft_p50_factor;
+  result.ttft_p95_s = result.ttft_s * load.ttft_p95_factor;
+  const double longest = request.stop.max_tokens - 1;
+  const double output = load.mean_output > 0 ? std::min(longest, load.mean_output - 1) : longest;
+  result.end_p50_s = result.ttft_p50_s + output * result.tpot_p50_s;
+  result.end_p95_s = result.ttft_p95_s + longest * result.tpot_p95_s;
+  return result;
+}
+
+std::unique_ptr<Refusal> Admission::judge(const Request& request, const Claim& claim,
+                                          const Estimate& estimate, TimeNs now_ns) const {
+  if (auto refusal = queue_refusal(claim, estimate)) return refusal;
+  const Rung rung = rung_.load(kRelaxed);
+  if (refuses(rung, request.request_class)) {
+    auto refusal = std::make_unique<Refusal>();
+    refusal->reason = RefusalReason::kClassRefused;
+    refusal->tokens_ahead = claim.tokens_ahead;
+    // Until the queues above it are half as full.
+    double wait_s = kShortestRetryS;
+    for (size_t rank = 0; rank < claim.rank; ++rank) {
+      wait_s = std::max(wait_s, classes_[rank].drain_rate.seconds_until(queued_tokens(rank) / 2,
+                                                                        queued_requests(rank) / 2));
+    }
+    refusal->retry_after_s = wait_s;
+    refusal->message = fmt::format("The server takes no {} requests while higher classes wait.",
+                                   kClassNames[claim.rank]);
+    return refusal;
+  }
+  return estimate.known ? target_refusal(request, estimate, now_ns) : nullptr;
+}
+
+std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim,
+                                                  const Estimate& estimate) const {
+  const ClassPolicy& policy = config_.classes[claim.rank];
+  const int64_t requests_over = claim.all_requests + claim.requests - config_.max_queued_requests;
+  const int64_t tokens_over = std::max(
+      claim.all_tokens + claim.tokens - config_.max_queued_tokens,
+      claim.class_requests > 0 ? claim.class_tokens + claim.tokens - policy.max_queued_tokens
+                               : std::numeric_limits<int64_t>::min());
+  const bool full = claim.all_requests > 0 && (requests_over > 0 || tokens_over > 0);
+  const double limit_s = seconds(policy.max_queue_time_ns);
+  const bool slow = limit_s > 0 && claim.requests_ahead > 0 && estimate.wait_s > limit_s;
+  if (!full && !slow) return nullptr;
+  auto refusal = std::make_unique<Refusal>();
+  refusal->tokens_ahead = claim.tokens_ahead;
+  if (full) {
+    refusal->retry_after_s =
+        classes_[claim.rank].drain_rate.seconds_until(tokens_over, requests_over);
+    refusal->message =
+        fmt::format("The queue is full: {} requests with {} prompt tokens wait. Retry in {:.1f} s.",
+                    claim.all_requests, claim.all_tokens, refusal->retry_after_s);
+  } else {
+    refusal->retry_after_s = std::max(kShortestRetryS, estimate.wait_s - limit_s);
+    refusal->message = fmt::format(
+        "The wait would be {:.1f} s, over the limit of {:.1f} s for {} requests. Retry in {:.1f} "
+        "s.",
+        estimate.wait_s, limit_s, kClassNames[claim.rank], refusal->retry_after_s);
+  }
+  return refusal;
+}
+
+std::unique_ptr<Refusal> Admission::target_refusal(const Request& request, const Estimate& estimate,
+                                                   TimeNs now_ns) const {
+  auto refusal = std::make_unique<Refusal>();
+  refusal->reason = RefusalReason::kDeadline;
+  refusal->retry_after_s = std::max(kShortestRetryS, estimate.wait_s);
+  if (request.deadline_ns != 0) {
+    const double left_s = seconds(request.deadline_ns - now_ns);
+    // Without max_tokens the answer is as long as the deadline lets it be.
+    const double needed_s = request.max_tokens_given ? estimate.end_p50_s : estimate.ttft_p50_s;
+    if (needed_s > left_s) {
+      const double fit = (left_s - estimate.ttft_p50_s) / std::max(estimate.tpot_p50_s, 1e-9) + 1;
+      refusal->max_tokens_now =
+          fit < 1 ? 0 : static_cast<int32_t>(std::min<double>(fit, request.stop.max_tokens));
+      refusal->message = fmt::format(
+          "The deadline is in {:.3f} s, but the answer would take {:.3f} s; {} tokens would fit.",
+          left_s, needed_s, refusal->max_tokens_now);
+      return refusal;
+    }
+  }
+  const double ttft_s = seconds(request.ttft_target_ns);
+  if (ttft_s > 0 && estimate.ttft_p50_s > ttft_s) {
+    refusal->message =
+        fmt::format("The first token would take {:.3f} s, over the target of {:.3f} s.",
+                    estimate.ttft_p50_s, ttft_s);
+    return refusal;
+  }
+  const double tpot_s = seconds(request.tpot_target_ns);
+  if (tpot_s > 0 && estimate.tpot_p50_s > tpot_s) {
+    refusal->message = fmt::format("A token would take {:.4f} s, over the target of {:.4f} s.",
+                                   estimate.tpot_p50_s, tpot_s);
+    return refusal;
+  }
+  return nullptr;
+}
+
+double Admission::queue_fill(size_t rank) const {
+  const ClassPolicy& policy = config_.classes[rank];
+  const auto requests = static_cast<double>(queued_requests(rank));
+  const auto tokens = static_cast<double>(queued_tokens(rank));
+  double fill =
+      std::max(requests / std::max(1, config_.max_queued_requests),
+               tokens / static_cast<double>(std::max<int64_t>(
+                            1, std::min(policy.max_queued_tokens, config_.max_queued_tokens))));
+  const double rate = classes_[rank].drain_rate.requests_per_s();
+  if (policy.max_queue_time_ns > 0 && rate > 0) {
+    fill = std::max(fill, requests / rate / seconds(policy.max_queue_time_ns));
+  }
+  return fill;
+}
+
+void Admission::leave_queue(const Sequence& sequence) {
+  ClassQueue& queue = classes_[index_of(sequence.request_class)];
+  queue.requests.fetch_sub(1, kRelaxed);
+  queue.tokens.fetch_sub(sequence.prompt_tokens, kRelaxed);
+}
+
+void Admission::note_started(const Sequence& sequence) {
+  ClassQueue& queue = classes_[index_of(sequence.request_class)];
+  ++queue.started_requests;
+  queue.started_tokens += sequence.prompt_tokens;
+}
+
+void Admission::end_step(TimeNs duration_ns) {
+  for (ClassQueue& queue : classes_) {
+    if (queue.started_requests > 0 || queue.requests.load(kRelaxed) > 0) {
+      queue.drain_rate.note_step(duration_ns, queue.started_tokens, queue.started_requests);
+    }
+    queue.started_requests = 0;
+    queue.started_tokens = 0;
+  }
+}
+
+void Admission::publish(const Load& load, Rung rung) {
+  load_.store(load);
+  rung_.store(rung, kRelaxed);
+}
+
+}  // namespace puna::engine

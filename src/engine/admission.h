@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whether a request is taken, decided on the thread that brings it, in microseconds and without
+// waiting for the engine: from counters of what waits, measured drain rates, and what the engine
+// published after its last step (Load).
+//
+//   Claim claim = admission.claim(rank, requests, tokens);     // its place in the queue
+//   if (auto refusal = admission.judge(request, claim, estimate, now)) admission.give_back(claim);
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <memory>
+
+#include "engine/degrade.h"
+#include "engine/drain_rate.h"
+#include "engine/engine.h"
+#include "engine/fair_share.h"
+#include "engine/latency_model.h"
+#include "engine/sequence.h"
+
+namespace puna::engine {
+
+// A value that one thread publishes and any thread reads: each word is whole, but words may stem
+// from two neighbouring steps, which an estimate can bear.
+template <typename T>
+class Published {
+ public:
+  void store(const T& value) {
+    std::array<uint64_t, kWords> words;
+    std::memcpy(words.data(), &value, sizeof(T));
+    for (size_t i = 0; i < kWords; ++i) words_[i].store(words[i], std::memory_order_relaxed);
+  }
+  T load() const {
+    std::array<uint64_t, kWords> words;
+    for (size_t i = 0; i < kWords; ++i) words[i] = words_[i].load(std::memory_order_relaxed);
+    T value;
+    std::memcpy(static_cast<void*>(&value), words.data(), sizeof(T));
+    return value;
+  }
+
+ private:
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % sizeof(uint64_t) == 0);
+  static constexpr size_t kWords = sizeof(T) / sizeof(uint64_t);
+  std::array<std::atomic<uint64_t>, kWords> words_ = {};
+};
+
+struct Load {
+  StepTimes times;
+  StepShape decodes;           // the rows that run, as if all decoded
+  int64_t prompt_backlog = 0;  // tokens of started prompts that are not computed yet
+  int64_t free_slots = 0;
+  int64_t free_blocks = 0;       // available and not promised
+  double mean_output = 0;        // tokens of recent answers; 0: none yet
+  double tpot_target_s = 0;      // the tightest of those that run; 0: none
+  double ttft_p50_factor = 1.0;  // measured over estimated time to first token
+  double ttft_p95_factor = 1.5;
+};
+
+struct Claim {
+  size_t rank = 0;  // of the class
+  int64_t requests = 0;
+  int64_t tokens = 0;
+  // Before it: all that wait, its own class, and those that start before it.
+  int64_t all_requests = 0;
+  int64_t all_tokens = 0;
+  int64_t class_requests = 0;
+  int64_t class_tokens = 0;
+  int64_t tokens_ahead = 0;
+  int64_t requests_ahead = 0;
+};
+
+struct Estimate {
+  bool known = false;  // false: nothing was measured yet
+  double wait_s = 0;
+  double ttft_s = 0;  // the model's, before factors
+  double ttft_p50_s = 0;
+  double ttft_p95_s = 0;
+  double tpot_p50_s = 0;
+  double tpot_p95_s = 0;
+  double end_p50_s = 0;
+  double end_p95_s = 0;
+};
+
+class Admission {
+ public:
+  Admission(const EngineConfig& config, const BackendLimits& limits)
+      : config_(config), limits_(limits) {
+    load_.store({});
+  }
+
+  // Any thread.
+  Claim claim(size_t rank, int64_t requests, int64_t tokens);
+  void give_back(const Claim& claim);
+  Claim look(size_t rank, int64_t requests, int64_t tokens) const;
+  Estimate estimate(const Request& request, const Claim& claim) const;
+  // Null: taken.
+  std::unique_ptr<Refusal> judge(const Request& request, const Claim& claim,
+                                 const Estimate& estimate, TimeNs now_ns) const;
+  int64_t queued_requests(size_t rank) const { return classes_[rank].requests.load(kRelaxed); }
+  int64_t queued_tokens(size_t rank) const { return classes_[rank].tokens.load(kRelaxed); }
+  int64_t queued_requests() const;
+  int64_t queued_tokens() const;
+  double queue_fill(size_t rank) const;
+
+  // Engine thread.
+  void leave_queue(const Sequence& sequence);
+  void note_started(const Sequence& sequence);  // counted until end_step()
+  void end_step(TimeNs duration_ns);
+  void publish(const Load& load, Rung rung);
+
+ private:
+  static constexpr auto kRelaxed = std::memory_order_relaxed;
+  struct ClassQueue {
+    std::atomic<int64_t> requests{0};  // taken, and never run yet
+    std::atomic<int64_t> tokens{0};    // their prompts
+    DrainRate drain_rate;
+    int64_t started_requests = 0;  // that left the queue in this step
+    int64_t started_tokens = 0;
+  };
+
+  void fill_ahead(Claim& claim) const;
+  double expected_wait_s(const Request& request, const Claim& claim, const Load& load,
+                         double tpot_s) const;
+  std::unique_ptr<Refusal> queue_refusal(const Claim& claim, const Estimate& estimate) const;
+  std::unique_ptr<Refusal> target_refusal(const Request& request, const Estimate& estimate,
+                                          TimeNs now_ns) const;
+
+  const EngineConfig& config_;
+  const BackendLimits& limits_;
+  std::array<ClassQueue, kNumClasses> classes_;
+  Published<Load> load_;
+  std::atomic<Rung> rung_{Rung::kNone};
+};
+
+}  // namespace puna::engine
