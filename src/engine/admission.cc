@@ -11,10 +11,13 @@ namespace puna::engine {
 namespace {
 
 constexpr double kShortestRetryS = 0.1;
+constexpr double kLongestRetryS = 60;  // clients give up on longer waits
 constexpr std::array<std::string_view, kNumClasses> kClassNames = {"interactive", "batch",
                                                                    "background"};
 
 double seconds(TimeNs ns) { return static_cast<double>(ns) / static_cast<double>(kNsPerSecond); }
+
+double retry_in(double wait_s) { return std::clamp(wait_s, kShortestRetryS, kLongestRetryS); }
 
 }  // namespace
 
@@ -161,7 +164,7 @@ std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim,
         fmt::format("The queue is full: {} requests with {} prompt tokens wait. Retry in {:.1f} s.",
                     claim.all_requests, claim.all_tokens, refusal->retry_after_s);
   } else {
-    refusal->retry_after_s = std::max(kShortestRetryS, estimate.wait_s - limit_s);
+    refusal->retry_after_s = retry_in(estimate.wait_s - limit_s);
     refusal->message = fmt::format(
         "The wait would be {:.1f} s, over the limit of {:.1f} s for {} requests. Retry in {:.1f} "
         "s.",
@@ -174,7 +177,7 @@ std::unique_ptr<Refusal> Admission::target_refusal(const Request& request, const
                                                    TimeNs now_ns) const {
   auto refusal = std::make_unique<Refusal>();
   refusal->reason = RefusalReason::kDeadline;
-  refusal->retry_after_s = std::max(kShortestRetryS, estimate.wait_s);
+  refusal->retry_after_s = retry_in(estimate.wait_s);
   if (request.deadline_ns != 0) {
     const double left_s = seconds(request.deadline_ns - now_ns);
     // Without max_tokens the answer is as long as the deadline lets it be.
