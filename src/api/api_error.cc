@@ -66,7 +66,23 @@ ApiError from_refusal(const engine::Refusal& refusal) {
           .param = {},
           .code = refusal.draining ? "server_draining" : "server_overloaded",
           .retry_after_s = std::clamp(refusal.retry_after_s, 0.05, 3600.0),
-          .tokens_ahead = refusal.tokens_ahead};
+          .tokens_ahead = refusal.tokens_ahead,
+          .max_tokens_now = refusal.max_tokens_now,
+          .reason = reason_name(refusal.reason)};
+}
+
+std::string_view reason_name(engine::RefusalReason reason) {
+  switch (reason) {
+    case engine::RefusalReason::kQueueFull:
+      return "queue_full";
+    case engine::RefusalReason::kClassRefused:
+      return "class_refused";
+    case engine::RefusalReason::kDeadline:
+      return "deadline";
+    case engine::RefusalReason::kDraining:
+      return "draining";
+  }
+  return "";
 }
 
 std::string error_json(const ApiError& error) {
@@ -81,6 +97,14 @@ std::string error_json(const ApiError& error) {
   if (error.tokens_ahead >= 0) {
     out += R"(,"tokens_ahead":)";
     append_json_integer(out, error.tokens_ahead);
+  }
+  if (error.max_tokens_now >= 0) {
+    out += R"(,"max_tokens_now":)";
+    append_json_integer(out, error.max_tokens_now);
+  }
+  if (!error.reason.empty()) {
+    out += R"(,"reason":)";
+    append_json_string(out, error.reason);
   }
   out += "}}";
   return out;
@@ -98,6 +122,8 @@ HttpResponse error_response(const ApiError& error) {
     response.headers.emplace_back("retry-after-ms",
                                   fmt::format("{:.0f}", std::ceil(error.retry_after_s * 1000.0)));
   }
+  for (const auto& header : error.headers) response.headers.push_back(header);
+  if (error.never) response.headers.emplace_back("x-should-retry", "false");
   return response;
 }
 

@@ -82,6 +82,9 @@ struct ApiRequest {
   bool add_special_tokens = true;
   std::string cache_salt;
   std::string user;
+  std::optional<int64_t> deadline_ms;  // from the request's arrival
+  std::string service_tier;            // OpenAI's: "flex" waits for others
+  std::optional<int64_t> priority;     // vLLM's: above 0 waits for others
 
   bool wants_logprobs() const { return chat_logprobs || completion_logprobs.has_value(); }
   // For engine::SamplingParams::top_logprobs.

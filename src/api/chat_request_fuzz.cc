@@ -63,7 +63,7 @@ void try_endpoint(const World& world, Endpoint endpoint, std::string_view body) 
     return;
   }
   if (endpoint == Endpoint::kTokenize) return;
-  const auto requests = build_engine_requests(world.model, request, prompts, "id", 1, 2);
+  const auto requests = build_engine_requests(world.model, request, prompts, "id", 1, {});
   CHECK_EQ(requests.size(), prompts.size() * static_cast<size_t>(request.choices()));
   CHECK_LE(requests.size(), size_t{engine::kMaxChoices});
   for (const engine::Request& one : requests) check_request(one);

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/connection.h"
 
-#include <fmt/format.h>
-
-#include <iterator>
-
 #include "api/io_thread.h"
 
 namespace puna::api {
@@ -18,6 +14,14 @@ constexpr size_t kReadAhead = 64 << 10;
 constexpr size_t kInlineBodyBytes = 8 << 10;
 // How long a client may go on sending what nobody wants, so that it can read why.
 constexpr int32_t kLingerMs = 2'000;
+
+// A chunk's size in front of it, filled in when it is known: one buffer holds the whole frame.
+constexpr std::string_view kChunkHead = "0000000\r\n";
+void set_chunk_size(std::string& frame, size_t at, size_t bytes) {
+  for (size_t digit = kChunkHead.size() - 2; digit-- > 0; bytes >>= 4U) {
+    frame[at + digit] = "0123456789abcdef"[bytes & 15U];
+  }
+}
 
 }  // namespace
 
@@ -123,6 +127,7 @@ asio::awaitable<bool> Connection::serve_one() {
     if (next == Next::kNextRequest) co_return true;
     if (next == Next::kRequest) break;
   }
+  const Answering answering(service_.status());
   const bool go_on = co_await answer_request();
   release_body();
   co_return go_on;
@@ -216,6 +221,9 @@ asio::awaitable<bool> Connection::answer_request() {
 
 asio::awaitable<Answer> Connection::make_answer() {
   HttpRequest& request = reader_.request();
+  if (std::optional<HttpResponse> refusal = service_.refuse_early(request)) {
+    co_return Answer{std::move(*refusal), nullptr};
+  }
   if (thread_.side().pool == nullptr || request.body.size() <= kInlineBodyBytes) {
     co_return service_.answer(request);
   }
@@ -244,15 +252,17 @@ asio::awaitable<bool> Connection::stream_answer() {
   const bool chunked = reader_.request().http_1_1;
   const bool reusable = chunked && keep_alive();
   service_.status().count_response(200);
-  std::string frame = stream_head(request_id_, reusable, chunked);
-  std::string events;
+  std::string frame = stream_head(request_id_, reusable, chunked, generation_->rate_headers());
   for (bool finished = false; !finished;) {
-    events.clear();
-    finished = poll_generation(events);
-    if (!events.empty()) {
-      if (chunked) fmt::format_to(std::back_inserter(frame), "{:x}\r\n", events.size());
-      frame += events;
-      if (chunked) frame += "\r\n";
+    const size_t begin = frame.size();
+    if (chunked) frame += kChunkHead;
+    const size_t body = frame.size();
+    finished = poll_generation(frame);
+    if (frame.size() == body) {
+      frame.resize(begin);
+    } else if (chunked) {
+      set_chunk_size(frame, begin, frame.size() - body);
+      frame += "\r\n";
     }
     if (finished && chunked) frame += "0\r\n\r\n";
     if (!frame.empty()) {
@@ -392,6 +402,10 @@ void Connection::on_time(TimePoint now) {
     expired_ = true;
     news_.notify();
   }
+}
+
+void Connection::forgive(std::chrono::steady_clock::duration stopped) {
+  if (deadline_ != TimePoint::max()) deadline_ += stopped;
 }
 
 void Connection::close() {

@@ -48,6 +48,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // From the I/O thread's loops:
   void on_engine_news();
   void on_time(std::chrono::steady_clock::time_point now);
+  // The process stood still for so long (SIGSTOP, a sleeping machine): no client's fault.
+  void forgive(std::chrono::steady_clock::duration stopped);
   void close();
 
  private:

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/generation.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <ctime>
 
 namespace puna::api {
@@ -50,7 +53,10 @@ Generation::Generation(const ServedModel& model, ApiRequest request,
       request_(std::move(request)),
       writer_(writer_config(model, request_, options.fingerprint)),
       engine_requests_(build_engine_requests(model, request_, prompts, options.id,
-                                             options.drawn_seed, options.cache_salt)) {
+                                             options.drawn_seed, options.terms)),
+      terms_(options.terms),
+      status_(options.status),
+      charge_(options.terms.rate) {
   const auto per_prompt = static_cast<size_t>(request_.choices());
   choices_.reserve(engine_requests_.size());
   for (size_t i = 0; i < engine_requests_.size(); ++i) {
@@ -60,11 +66,26 @@ Generation::Generation(const ServedModel& model, ApiRequest request,
   for (const TokenPrompt& prompt : prompts) {
     prompt_tokens_ += static_cast<int64_t>(prompt.ids.size());
   }
+  expected_tokens_ = prompt_tokens_;
+  for (const engine::Request& one : engine_requests_) {
+    const bool counted = one.max_tokens_given || options.default_output_tokens == 0;
+    expected_tokens_ += counted ? one.stop.max_tokens
+                                : std::min(one.stop.max_tokens, options.default_output_tokens);
+  }
 }
 
-Generation::~Generation() { cancel(); }
+Generation::~Generation() {
+  cancel();
+  const Usage used = usage();
+  charge_.settle(started_ ? used.prompt_tokens + used.completion_tokens : 0);
+}
 
 MaybeError Generation::submit(engine::Waker* waker) {
+  submitted_ns_ = SteadyClock().now_ns();
+  if (auto error = charge_.take(expected_tokens_, submitted_ns_)) {
+    count_refusal(ServerStatus::kRateLimited);
+    return error;
+  }
   auto submission = model_->engine->submit(std::move(engine_requests_), waker);
   engine_requests_.clear();
   if (!submission.ok()) {
@@ -75,7 +96,10 @@ MaybeError Generation::submit(engine::Waker* waker) {
     }
     return error;
   }
-  if (submission->refusal) return from_refusal(*submission->refusal);
+  if (submission->refusal) {
+    count_refusal(static_cast<size_t>(submission->refusal->reason));
+    return from_refusal(*submission->refusal);
+  }
   CHECK_EQ(submission->channels.size(), choices_.size());
   for (size_t i = 0; i < choices_.size(); ++i) {
     choices_[i]->channel = std::move(submission->channels[i]);
@@ -86,9 +110,12 @@ MaybeError Generation::submit(engine::Waker* waker) {
 
 bool Generation::poll(std::string& out) {
   if (unfinished_ == 0) return true;
+  const size_t full = out.size() + kMaxEventBytes;
   for (auto& choice : choices_) {
     if (choice->finish != engine::FinishReason::kNone) continue;
-    while (const engine::TokenEvent* event = choice->channel->next()) {
+    while (out.size() < full) {
+      const engine::TokenEvent* event = choice->channel->next();
+      if (event == nullptr) break;
       read_event(*choice, *event);
       if (failure_) break;
       if (request_.stream) emit_chunk(*choice, out);
@@ -147,13 +174,15 @@ void Generation::emit_chunk(Choice& choice, std::string& out) {
   std::string logprobs;
   if (!choice.logprobs.empty()) choice.logprobs.take(logprobs);
   const Usage now = request_.continuous_usage_stats ? usage() : Usage();
-  writer_.append_chunk(out,
-                       {.index = choice.index,
-                        .text = choice.text,
-                        .logprobs = logprobs,
-                        .finish = choice.finish,
-                        .first = !choice.chunk_sent},
-                       request_.continuous_usage_stats ? &now : nullptr);
+  writer_.append_chunk(
+      out,
+      {.index = choice.index,
+       .text = choice.text,
+       .logprobs = logprobs,
+       .finish = choice.finish,
+       .first = !choice.chunk_sent},
+      request_.continuous_usage_stats ? &now : nullptr,
+      finished && unfinished_ == 1 && !request_.include_usage ? timings() : std::string());
   choice.chunk_sent = true;
   choice.text.clear();
 }
@@ -164,7 +193,7 @@ void Generation::finish_stream(std::string& out) {
     out += error_json(*failure_);
     out += "\n\n";
   } else if (request_.include_usage) {
-    writer_.append_usage_chunk(out, usage());
+    writer_.append_usage_chunk(out, usage(), timings());
   }
   out += "data: [DONE]\n\n";
 }
@@ -183,8 +212,39 @@ HttpResponse Generation::take_response() {
                                         .logprobs = logprobs,
                                         .finish = choice.finish});
   }
-  ResponseWriter::end(result.body, usage());
+  ResponseWriter::end(result.body, usage(), timings());
+  result.headers = rate_headers();
   return result;
+}
+
+// `,"puna_timings":{…}` when it was asked for: of the choice that ended last, in milliseconds. The
+// parts add up to the total, which begins with the request's last byte.
+std::string Generation::timings() const {
+  if (!terms_.timings) return {};
+  const Choice* last = choices_.front().get();
+  TimeNs kv_block_ns = 0;
+  for (const auto& choice : choices_) {
+    const engine::RequestFacts& facts = choice->channel->facts();
+    kv_block_ns += facts.kv_block_ns;
+    if (facts.finished_ns > last->channel->facts().finished_ns) last = choice.get();
+  }
+  const engine::RequestFacts& facts = last->channel->facts();
+  const auto ms = [](TimeNs time_ns) {
+    return static_cast<double>(time_ns) / static_cast<double>(kNsPerMs);
+  };
+  const TimeNs finished_ns = std::max(facts.finished_ns, facts.submitted_ns);
+  return fmt::format(
+      R"(,"puna_timings":{{"intake_ms":{:.3f},"queue_ms":{:.3f},"prefill_ms":{:.3f},)"
+      R"("decode_ms":{:.3f},"stall_ms":{:.3f},"total_ms":{:.3f},"cached_tokens":{},)"
+      R"("kv_block_seconds":{:.6f}}})",
+      ms(facts.submitted_ns - terms_.arrived_ns), ms(facts.queue_ns), ms(facts.prefill_ns),
+      ms(facts.decode_ns), ms(facts.stall_ns), ms(finished_ns - terms_.arrived_ns),
+      usage().cached_tokens, ms(kv_block_ns) / 1000.0);
+}
+
+void Generation::count_refusal(size_t reason) const {
+  if (status_ == nullptr) return;
+  status_->refusals[static_cast<size_t>(terms_.request_class)][reason].add();
 }
 
 void Generation::cancel() {

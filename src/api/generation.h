@@ -18,6 +18,8 @@
 #include "api/prompt_builder.h"
 #include "api/response_writer.h"
 #include "api/server.h"
+#include "api/server_status.h"
+#include "api/token_charge.h"
 #include "engine/engine.h"
 #include "model/text_stream.h"
 
@@ -29,7 +31,9 @@ class Generation {
     std::string id;           // of the engine's requests, for logs
     std::string fingerprint;  // system_fingerprint
     uint64_t drawn_seed = 0;  // when the client gave none
-    uint64_t cache_salt = 0;
+    RequestTerms terms = {};
+    int32_t default_output_tokens = 0;  // counted by the rate limit when the client gave none
+    ServerStatus* status = nullptr;     // null: refusals are not counted
   };
   Generation(const ServedModel& model, ApiRequest request, std::vector<TokenPrompt> prompts,
              const Options& options);
@@ -44,10 +48,14 @@ class Generation {
   bool started() const { return started_; }  // the engine has answered something
   bool streaming() const { return request_.stream; }
   // Reads what the engine made since the last call. A stream's events are appended to `out`, its
-  // end (usage, [DONE]) included. True when every choice has ended.
+  // end (usage, [DONE]) included; past kMaxEventBytes the rest is left for the next call. True when
+  // every choice has ended.
+  static constexpr size_t kMaxEventBytes = 4096;
   bool poll(std::string& out);
   // After poll() gave true, when not streaming: the whole answer, or the error that ended it.
   HttpResponse take_response();
+  // What is left of the key's token rate, for the answer's head.
+  HttpHeaders rate_headers() const { return charge_.headers(); }
   void cancel();
 
  private:
@@ -56,13 +64,20 @@ class Generation {
   void emit_chunk(Choice& choice, std::string& out);
   void finish_stream(std::string& out);
   Usage usage() const;
+  std::string timings() const;
+  void count_refusal(size_t reason) const;
 
   const ServedModel* model_;
   ApiRequest request_;
   ResponseWriter writer_;
   std::vector<engine::Request> engine_requests_;  // until submit()
   std::vector<std::unique_ptr<Choice>> choices_;
+  const RequestTerms terms_;
+  ServerStatus* const status_;
+  TokenCharge charge_;
+  TimeNs submitted_ns_ = 0;
   int64_t prompt_tokens_ = 0;
+  int64_t expected_tokens_ = 0;  // prompt and output, for the rate limit
   size_t unfinished_ = 0;
   bool started_ = false;
   MaybeError failure_;

@@ -46,6 +46,8 @@ std::string_view status_text(int status) {
       return "Bad Request";
     case 401:
       return "Unauthorized";
+    case 403:
+      return "Forbidden";
     case 404:
       return "Not Found";
     case 405:
@@ -88,13 +90,18 @@ std::string serialize(const HttpResponse& response, std::string_view request_id,
   return out;
 }
 
-std::string stream_head(std::string_view request_id, bool keep_alive, bool chunked) {
-  return fmt::format(
+std::string stream_head(std::string_view request_id, bool keep_alive, bool chunked,
+                        const HttpHeaders& headers) {
+  std::string out = fmt::format(
       "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: "
       "no-cache\r\n"
-      "X-Accel-Buffering: no\r\nx-request-id: {}\r\n{}Connection: {}\r\n\r\n",
+      "X-Accel-Buffering: no\r\nx-request-id: {}\r\n{}Connection: {}\r\n",
       request_id, chunked ? "Transfer-Encoding: chunked\r\n" : "",
       keep_alive && chunked ? "keep-alive" : "close");
+  for (const auto& [name, value] : headers) {
+    fmt::format_to(std::back_inserter(out), "{}: {}\r\n", name, value);
+  }
+  return out + "\r\n";
 }
 
 std::string fresh_id() {

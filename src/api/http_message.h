@@ -24,10 +24,13 @@ struct HttpRequest {
   std::string_view header(std::string_view name) const;
 };
 
+// Names in the case in which they are sent.
+using HttpHeaders = std::vector<std::pair<std::string_view, std::string>>;
+
 struct HttpResponse {
   int status = 200;
   std::string_view content_type = "application/json";
-  std::vector<std::pair<std::string_view, std::string>> headers;
+  HttpHeaders headers;
   std::string body;
   bool close = false;  // the connection can't go on after it
 };
@@ -39,7 +42,8 @@ std::string serialize(const HttpResponse& response, std::string_view request_id,
                       bool head_only);
 // The head of a server-sent event stream; `chunked` for HTTP/1.1, else the body ends with the
 // connection.
-std::string stream_head(std::string_view request_id, bool keep_alive, bool chunked);
+std::string stream_head(std::string_view request_id, bool keep_alive, bool chunked,
+                        const HttpHeaders& headers = {});
 
 // The client's x-request-id when it is short and printable, else a fresh one.
 std::string request_id_for(const HttpRequest& request);

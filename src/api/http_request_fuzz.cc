@@ -31,7 +31,7 @@ struct World {
                     .max_model_len = 512,
                     .build = "fuzz"};
   Service open{model, {}, status, Service::Side::kServing};
-  Service guarded{model, {.api_keys = {"key"}}, status, Service::Side::kServing};
+  Service guarded{model, {.api_keys = {{.key = "key"}}}, status, Service::Side::kServing};
   Service admin{model, {}, status, Service::Side::kAdmin};
 };
 

@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include "api/api_keys.h"
 #include "engine/solo_run.h"
 
 namespace puna::api {
@@ -57,22 +56,6 @@ TEST_F(LogprobTextTest, ListedTokensAndImpossibleOnes) {
   std::string out;
   text.take(out);
   EXPECT_NE(out.find(R"("top_logprobs":[{"a":-0.5,"b":-9999}])"), std::string::npos) << out;
-}
-
-TEST(ApiKeysTest, SaltsFollowTheKey) {
-  const std::vector<std::string> keys = {"one", "two"};
-  const ApiKeys api_keys(keys);
-  const auto one = api_keys.tenant("Bearer one");
-  const auto two = api_keys.tenant("bearer two");
-  ASSERT_TRUE(one && two);
-  EXPECT_NE(*one, *two);
-  EXPECT_FALSE(api_keys.tenant(""));
-  EXPECT_FALSE(api_keys.tenant("Bearer "));
-  EXPECT_FALSE(api_keys.tenant("one"));
-  EXPECT_EQ(cache_salt(*one, ""), *one);
-  EXPECT_NE(cache_salt(*one, "x"), cache_salt(*two, "x"));
-  EXPECT_NE(cache_salt(*one, "x"), cache_salt(*one, "y"));
-  EXPECT_EQ(ApiKeys({}).tenant(""), 0U);
 }
 
 }  // namespace

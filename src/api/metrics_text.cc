@@ -3,10 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <iterator>
 #include <string_view>
 
 #include "api/json_text.h"
+#include "api/request_terms.h"
 #include "kv/block_id.h"
 
 namespace puna::api {
@@ -86,6 +88,32 @@ void append_state(MetricsText& text, const engine::EngineStats& stats,
       1);
 }
 
+// The mildest first, as engine::Rung.
+constexpr std::array<std::string_view, engine::kNumRungs> kRungNames = {
+    "none",         "drop_cached",       "smaller_chunk", "pause_background", "refuse_background",
+    "refuse_batch", "refuse_interactive"};
+
+std::string class_label(size_t index) {
+  return fmt::format("class=\"{}\"", class_name(static_cast<engine::RequestClass>(index)));
+}
+
+void append_classes(MetricsText& text, const engine::EngineStats& stats) {
+  const auto by_class = [&](std::string_view name, std::string_view help, const auto& cells) {
+    text.head(name, help, "gauge");
+    for (size_t i = 0; i < cells.size(); ++i) text.sample(name, class_label(i), cells[i].value());
+  };
+  by_class("puna:class_requests_waiting", "Waiting requests by class.",
+           stats.class_requests_waiting);
+  by_class("puna:class_tokens_waiting", "Prompt tokens of waiting requests by class.",
+           stats.class_tokens_waiting);
+  text.gauge("puna:degrade_rung", "What is given up now under load: 0 nothing, 6 all.",
+             stats.degrade_rung.value());
+  text.gauge("puna:step_predicted_seconds", "Predicted time of the last predicted step.",
+             stats.step_time_predicted_s.value());
+  text.gauge("puna:step_measured_seconds", "Measured time of the last predicted step.",
+             stats.step_time_measured_s.value());
+}
+
 void append_counters(MetricsText& text, const engine::EngineStats& stats) {
   text.counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
                stats.prefix_cache_queries.value());
@@ -109,6 +137,22 @@ void append_counters(MetricsText& text, const engine::EngineStats& stats) {
   finished("error", stats.finished_error);
   text.counter("puna:request_refusals_total", "Requests refused because the queue was full.",
                stats.refusals.value());
+  constexpr std::string_view kClassRefusals = "puna:class_refusals_total";
+  text.head(kClassRefusals, "Requests that the engine refused, by class.", "counter");
+  for (size_t i = 0; i < engine::kNumClasses; ++i) {
+    text.sample(kClassRefusals, class_label(i),
+                static_cast<double>(stats.class_refusals[i].value()));
+  }
+  text.counter("puna:deadline_expiries_total", "Requests that their deadline ended.",
+               stats.finished_deadline.value());
+  constexpr std::string_view kRungs = "puna:degrade_steps_total";
+  text.head(kRungs, "Steps in which a rung of the degrade ladder was used.", "counter");
+  for (size_t i = 1; i < engine::kNumRungs; ++i) {
+    text.sample(kRungs, fmt::format("rung=\"{}\"", kRungNames[i]),
+                static_cast<double>(stats.rung_steps[i].value()));
+  }
+  text.counter("puna:predicted_steps_total", "Steps whose time was predicted.",
+               stats.predicted_steps.value());
   text.counter("puna:steps_total", "Forward passes.", stats.steps.value());
 }
 
@@ -131,6 +175,8 @@ void append_histograms(MetricsText& text, const engine::EngineStats& stats) {
   text.histogram("vllm:request_generation_tokens", "Generated tokens per request.",
                  stats.request_generation_tokens);
   text.histogram("vllm:iteration_tokens_total", "Tokens per forward pass.", stats.iteration_tokens);
+  text.histogram("puna:step_prediction_error", "Of step times: |measured / predicted - 1|.",
+                 stats.step_time_error);
   text.histogram("puna:step_seconds", "Time of a forward pass.", stats.step_time_s);
 }
 
@@ -145,6 +191,18 @@ void append_server(MetricsText& text, const ServerStatus& status) {
                status.clients_gone.value());
   text.counter("puna:write_timeouts_total", "Clients dropped because they did not read.",
                status.write_timeouts.value());
+  constexpr std::string_view kRefusals = "puna:refusals_total";
+  text.head(kRefusals, "Refused requests by class and reason.", "counter");
+  constexpr std::array<std::string_view, ServerStatus::kNumReasons> kReasons = {
+      "queue_full", "class_refused", "deadline", "draining", "rate_limited"};
+  for (size_t i = 0; i < status.refusals.size(); ++i) {
+    for (size_t reason = 0; reason < kReasons.size(); ++reason) {
+      text.sample(kRefusals, fmt::format("{},reason=\"{}\"", class_label(i), kReasons[reason]),
+                  static_cast<double>(status.refusals[i][reason].value()));
+    }
+  }
+  text.counter("puna:early_refusals_total", "Of them: before the prompt was tokenised.",
+               status.early_refusals.value());
   constexpr std::string_view kResponses = "puna:http_responses_total";
   text.head(kResponses, "HTTP responses by status.", "counter");
   for (size_t i = 0; i < ServerStatus::kCountedStatuses.size(); ++i) {
@@ -160,6 +218,7 @@ void append_metrics(std::string& out, const ServedModel& model, const ServerStat
       out, fmt::format("model_name=\"{}\",engine=\"0\"", escape_label(model.names.front())));
   const engine::EngineStats& stats = model.engine->stats();
   append_state(text, stats, model.engine->limits());
+  append_classes(text, stats);
   append_counters(text, stats);
   append_histograms(text, stats);
   append_server(text, status);

@@ -127,7 +127,7 @@ std::vector<engine::Request> build_engine_requests(const ServedModel& model,
                                                    const ApiRequest& request,
                                                    std::span<const TokenPrompt> prompts,
                                                    std::string_view id, uint64_t drawn_seed,
-                                                   uint64_t cache_salt) {
+                                                   const RequestTerms& terms) {
   std::vector<engine::Request> result;
   result.reserve(prompts.size() * static_cast<size_t>(request.choices()));
   for (size_t p = 0; p < prompts.size(); ++p) {
@@ -140,7 +140,13 @@ std::vector<engine::Request> build_engine_requests(const ServedModel& model,
       one.sampling = sampling_of(request);
       one.sampling.seed = seed;
       one.stop = stop_rules_of(model, request, prompts[p].ids.size());
-      one.cache_salt = cache_salt;
+      one.cache_salt = terms.salt;
+      one.request_class = terms.request_class;
+      one.tenant = terms.tenant;
+      one.deadline_ns = terms.deadline_ns;
+      one.ttft_target_ns = terms.ttft_target_ns;
+      one.tpot_target_ns = terms.tpot_target_ns;
+      one.max_tokens_given = request.output_limit().has_value() || !request.messages;
       seed = mix_seed(seed);
     }
   }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "api/api_request.h"
+#include "api/request_terms.h"
 #include "api/server.h"
 
 namespace puna::api {
@@ -31,7 +32,7 @@ std::vector<engine::Request> build_engine_requests(const ServedModel& model,
                                                    const ApiRequest& request,
                                                    std::span<const TokenPrompt> prompts,
                                                    std::string_view id, uint64_t drawn_seed,
-                                                   uint64_t cache_salt);
+                                                   const RequestTerms& terms);
 
 // A bijective scrambling of 64 bits: consecutive numbers give unrelated seeds.
 uint64_t mix_seed(uint64_t value);

@@ -22,6 +22,8 @@ constexpr double kInt32Max = std::numeric_limits<int32_t>::max();
 // All of int64 passes as_integer(); the range of a field is checked on top.
 constexpr double kAnyInteger = 0x1p63;
 
+constexpr double kMaxDeadlineMs = 86'400'000;  // a day
+
 constexpr Field refused(std::string_view name, uint8_t endpoints, std::string_view neutral = {}) {
   return {name, endpoints, Refused{neutral}};
 }
@@ -63,6 +65,9 @@ constexpr Field kFields[] = {
     {"add_special_tokens", kCompletions | kTokenize, &R::add_special_tokens},
     {"cache_salt", kGenerate, &R::cache_salt, 0, 256},
     {"user", kGenerate, &R::user, 0, 4096},
+    {"deadline_ms", kGenerate, &R::deadline_ms, 1, kMaxDeadlineMs},
+    {"service_tier", kGenerate, &R::service_tier, 0, 64},
+    {"priority", kGenerate, &R::priority, -kInt32Max, kInt32Max},
 
     // Known to clients of OpenAI and vLLM, and not done here.
     refused("tools", kChat | kTokenize, "[]"),
@@ -101,7 +106,6 @@ constexpr Field kFields[] = {
     refused("truncate_prompt_tokens", kGenerate),
     refused("return_tokens_as_token_ids", kGenerate, "false"),
     refused("return_token_ids", kGenerate, "false"),
-    refused("deadline_ms", kGenerate),
 };
 
 template <typename Limit>

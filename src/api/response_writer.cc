@@ -72,8 +72,8 @@ ResponseWriter::ResponseWriter(const Config& config)
   prefix_ += R"(,"choices":[)";
 }
 
-void ResponseWriter::append_chunk(std::string& out, const ChoiceText& choice,
-                                  const Usage* usage) const {
+void ResponseWriter::append_chunk(std::string& out, const ChoiceText& choice, const Usage* usage,
+                                  std::string_view extra) const {
   out += "data: ";
   out += prefix_;
   append_chunk_choice(out, choice);
@@ -84,14 +84,17 @@ void ResponseWriter::append_chunk(std::string& out, const ChoiceText& choice,
   } else if (usage_key_) {
     out += R"(,"usage":null)";
   }
+  out += extra;
   out += "}\n\n";
 }
 
-void ResponseWriter::append_usage_chunk(std::string& out, const Usage& usage) const {
+void ResponseWriter::append_usage_chunk(std::string& out, const Usage& usage,
+                                        std::string_view extra) const {
   out += "data: ";
   out += prefix_;
   out += R"(],"usage":)";
   append_usage(out, usage);
+  out += extra;
   out += "}\n\n";
 }
 
@@ -116,9 +119,10 @@ void ResponseWriter::append_choice(std::string& out, const ChoiceText& choice) c
   append_logprobs_and_finish(out, choice);
 }
 
-void ResponseWriter::end(std::string& out, const Usage& usage) {
+void ResponseWriter::end(std::string& out, const Usage& usage, std::string_view extra) {
   out += R"(],"usage":)";
   append_usage(out, usage);
+  out += extra;
   out += '}';
 }
 

@@ -44,14 +44,16 @@ class ResponseWriter {
   explicit ResponseWriter(const Config& config);
 
   // "data: {…}\n\n". `usage`: on every chunk when continuous_usage_stats was asked for, else null.
-  void append_chunk(std::string& out, const ChoiceText& choice, const Usage* usage) const;
+  // `extra`: further members of the object, as in `,"name":1`.
+  void append_chunk(std::string& out, const ChoiceText& choice, const Usage* usage,
+                    std::string_view extra = {}) const;
   // The chunk without choices that ends a stream with include_usage.
-  void append_usage_chunk(std::string& out, const Usage& usage) const;
+  void append_usage_chunk(std::string& out, const Usage& usage, std::string_view extra = {}) const;
 
   // The whole answer: begin, choices joined by ',', end.
   void begin(std::string& out) const { out += prefix_; }
   void append_choice(std::string& out, const ChoiceText& choice) const;
-  static void end(std::string& out, const Usage& usage);
+  static void end(std::string& out, const Usage& usage, std::string_view extra = {});
 
  private:
   void append_chunk_choice(std::string& out, const ChoiceText& choice) const;

@@ -15,6 +15,9 @@ using asio::ip::tcp;
 using namespace std::chrono_literals;
 
 constexpr auto kTick = 100ms;  // how late a timeout may be noticed
+// A tick that comes later than this shows that the process stood still, clients' time included.
+constexpr auto kStoodStill = 1000ms;
+constexpr auto kFinishPoll = 1ms;
 // Clients over the limit that are being told so; beyond these they are just closed.
 constexpr int kMaxRefusals = 64;
 constexpr int kMaxAdminConnections = 64;
@@ -194,9 +197,13 @@ asio::awaitable<void> IoThread::watch_engine() {
 asio::awaitable<void> IoThread::watch_time() {
   while (!stopping_) {
     error_code ec;
-    tick_.expires_after(kTick);
+    const auto due = std::chrono::steady_clock::now() + kTick;
+    tick_.expires_at(due);
     co_await tick_.async_wait(asio::redirect_error(asio::use_awaitable, ec));
     const auto now = std::chrono::steady_clock::now();
+    if (now - due > kStoodStill) {
+      for (Connection* connection : connections_) connection->forgive(now - due);
+    }
     for (Connection* connection : connections_) connection->on_time(now);
   }
 }
@@ -281,6 +288,15 @@ uint16_t Server::admin_port() const {
 void Server::set_ready(bool ready) { state_->status.ready.store(ready); }
 
 void Server::drain() { state_->status.draining.store(true); }
+
+bool Server::finish(TimeNs timeout_ns) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout_ns);
+  while (state_->status.answering.load() > 0) {
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(kFinishPoll);
+  }
+  return true;
+}
 
 void Server::stop() {
   if (state_->status.stopping.exchange(true)) return;

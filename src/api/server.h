@@ -4,16 +4,19 @@
 //
 //   ASSIGN_OR_RETURN(auto server, Server::start(config, {engine, tokenizer, chat_template, ...}));
 //   ... SIGTERM ...
-//   server->drain();   // /ready says 503, no new work; then engine.drain(timeout); then
+//   server->drain();          // /ready says 503, no new work; then engine.drain(timeout); then
+//   server->finish(timeout);  // the last events are written
 //   server->stop();
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "api/api_keys.h"
 #include "base/result.h"
 #include "engine/engine.h"
 #include "model/chat_template.h"
@@ -23,10 +26,10 @@ namespace puna::api {
 
 struct ServerConfig {
   std::string host = "127.0.0.1";
-  uint16_t port = 8080;                    // 0 picks a free one
-  int32_t admin_port = -1;                 // -1: no admin listener; 0 picks a free one
-  std::vector<std::string> api_keys = {};  // empty: no key needed, and loopback only
-  std::string tls_cert = {};               // PEM files; both or neither
+  uint16_t port = 8080;                  // 0 picks a free one
+  int32_t admin_port = -1;               // -1: no admin listener; 0 picks a free one
+  std::vector<KeyPolicy> api_keys = {};  // empty: no key needed, and loopback only
+  std::string tls_cert = {};             // PEM files; both or neither
   std::string tls_key = {};
   int32_t io_threads = 2;
   int32_t max_connections = 1024;
@@ -51,6 +54,10 @@ struct ServedModel {
   std::string build = {};     // for /version
   // Appended to /metrics: facts of others (bytes by owner), in Prometheus text format. Any thread.
   std::function<void(std::string&)> extra_metrics = {};
+  // What /v1/ledger answers: bytes by owner, one JSON object. Any thread, and it must not wait.
+  std::function<std::string()> ledger = {};
+  // As the engine has them: what a request is counted as before it has run.
+  std::array<engine::ClassPolicy, engine::kNumClasses> classes = engine::EngineConfig{}.classes;
 };
 
 class Server {
@@ -66,7 +73,9 @@ class Server {
   // For /ready, which also needs a step that completed recently while work is running.
   void set_ready(bool ready);
   void drain();  // new requests get 503; streams go on
-  void stop();   // closes everything; returns when the threads ended
+  // Waits until every answer is written to its socket; true when none is left.
+  bool finish(TimeNs timeout_ns);
+  void stop();  // closes everything; returns when the threads ended
 
  private:
   struct State;

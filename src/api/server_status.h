@@ -10,12 +10,17 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "engine/request.h"
 
 namespace puna::api {
 
 struct ServerStatus {
-  static constexpr std::array<int, 13> kCountedStatuses = {200, 400, 401, 404, 405, 408, 413,
-                                                           417, 429, 431, 500, 503, 505};
+  static constexpr std::array<int, 14> kCountedStatuses = {200, 400, 401, 403, 404, 405, 408,
+                                                           413, 417, 429, 431, 500, 503, 505};
+  // Refusals by reason: those of the engine in the order of engine::RefusalReason, then the rate
+  // limit.
+  static constexpr size_t kNumReasons = 5;
+  static constexpr size_t kRateLimited = 4;
 
   std::atomic<bool> ready{false};
   std::atomic<bool> draining{false};
@@ -24,11 +29,15 @@ struct ServerStatus {
   std::atomic<int> unanswered{0};        // submitted, and no token came yet
   std::atomic<TimeNs> pending_since{0};  // the first submission after the last step that ended
   std::atomic<int> connections{0};       // open now
+  std::atomic<int> answering{0};         // whole requests whose answer is not written yet
   std::atomic<int64_t> body_bytes{0};    // of requests that are being read
   Counter connections_accepted;
   Counter connections_refused;  // over max_connections
   Counter clients_gone;         // left while their answer was being made
   Counter write_timeouts;
+  // [class][reason]
+  std::array<std::array<Counter, kNumReasons>, engine::kNumClasses> refusals;
+  Counter early_refusals;  // of them: before the prompt was tokenised
   std::array<Counter, kCountedStatuses.size()> responses;
 
   void count_response(int status) {
@@ -51,6 +60,19 @@ class Unanswered {
   ~Unanswered() { status_.unanswered.fetch_sub(1); }
   Unanswered(const Unanswered&) = delete;
   Unanswered& operator=(const Unanswered&) = delete;
+
+ private:
+  ServerStatus& status_;
+};
+
+// A request that came in whole and whose answer is not written to the socket yet: a drain waits for
+// these.
+class Answering {
+ public:
+  explicit Answering(ServerStatus& status) : status_(status) { status_.answering.fetch_add(1); }
+  ~Answering() { status_.answering.fetch_sub(1); }
+  Answering(const Answering&) = delete;
+  Answering& operator=(const Answering&) = delete;
 
  private:
   ServerStatus& status_;

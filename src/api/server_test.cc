@@ -408,7 +408,7 @@ TEST_F(ServerTest, FullQueueIsRefusedWithAQuote) {
 }
 
 TEST_F(ServerTest, KeysAreRequiredWhereTheyGuard) {
-  config.api_keys = {"secret-one", "secret-two"};
+  config.api_keys = {{.key = "secret-one"}, {.key = "secret-two"}};
   config.admin_port = 0;
   start();
   for (const char* path : {"/health", "/ready", "/ping", "/version"}) {
@@ -433,7 +433,7 @@ TEST_F(ServerTest, KeysAreRequiredWhereTheyGuard) {
 }
 
 TEST_F(ServerTest, KeysDoNotShareCachedPrefixes) {
-  config.api_keys = {"one", "two"};
+  config.api_keys = {{.key = "one"}, {.key = "two"}};
   start();
   const std::string body =
       fmt::format(R"({{"prompt":"{}","max_tokens":1}})", std::string(100, 'a'));

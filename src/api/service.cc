@@ -8,6 +8,7 @@
 
 #include "api/json_text.h"
 #include "api/metrics_text.h"
+#include "api/quote.h"
 
 namespace puna::api {
 namespace {
@@ -58,6 +59,8 @@ const Service::Route* Service::find_route(std::string_view path) {
       {"/ready", Action::kReady, false, true, true},
       {"/version", Action::kVersion, false, true, true},
       {"/metrics", Action::kMetrics, false, false, true},
+      {"/v1/ledger", Action::kLedger, false, false, true},
+      {"/v1/quote", Action::kQuote, true, false, false},
   };
   static constexpr Route kModelRoute = {kModelPrefix, Action::kModel, false, false, false};
   for (const Route& route : kRoutes) {
@@ -81,7 +84,7 @@ std::optional<HttpResponse> Service::refuse_head(const HttpRequest& request) con
   if (side_ == Side::kAdmin && route != nullptr && !route->admin) route = nullptr;
   // Deny by default: without a key nobody learns which paths exist.
   const bool open = side_ == Side::kAdmin || (route != nullptr && route->open);
-  if (!open && !keys_.tenant(request.header("authorization"))) {
+  if (!open && keys_.caller(request.header("authorization")) == nullptr) {
     return error_response({.status = 401,
                            .message = request.header("authorization").empty()
                                           ? "You didn't provide an API key. Send it as "
@@ -127,6 +130,8 @@ Answer Service::answer(const HttpRequest& request) const {
       return generate(Endpoint::kChat, request);
     case Action::kCompletions:
       return generate(Endpoint::kCompletions, request);
+    case Action::kQuote:
+      return {quote(request), nullptr};
     case Action::kTokenize:
       return {tokenize(request), nullptr};
     case Action::kDetokenize:
@@ -146,6 +151,8 @@ HttpResponse Service::answer_get(Action action, const HttpRequest& request) cons
       return health(/*for_traffic=*/false);
     case Action::kReady:
       return health(/*for_traffic=*/true);
+    case Action::kLedger:
+      return ledger();
     case Action::kVersion:
       return json_response(fmt::format(R"({{"version":{}}})", json_string(model_.build)));
     default:
@@ -172,17 +179,65 @@ MaybeError Service::check_model(const ApiRequest& request) const {
 }
 
 Answer Service::generate(Endpoint endpoint, const HttpRequest& request) const {
+  const TimeNs now_ns = SteadyClock().now_ns();
   ApiRequest parsed;
   if (auto error = parse(endpoint, request, parsed)) return {error_response(*error), nullptr};
-  std::vector<TokenPrompt> prompts;
-  if (auto error = build_prompts(model_, parsed, prompts)) return {error_response(*error), nullptr};
   const uint64_t number = requests_.fetch_add(1, std::memory_order_relaxed);
-  const uint64_t tenant = keys_.tenant(request.header("authorization")).value_or(0);
   Generation::Options options{.id = fmt::format("{}", number),
                               .fingerprint = fingerprint_,
                               .drawn_seed = mix_seed(model_.default_seed ^ mix_seed(number)),
-                              .cache_salt = cache_salt(tenant, parsed.cache_salt)};
+                              .status = status_};
+  const Caller* caller = keys_.caller(request.header("authorization"));
+  CHECK(caller != nullptr);
+  if (auto error = read_terms(request, parsed, *caller, now_ns, options.terms)) {
+    return {error_response(*error), nullptr};
+  }
+  options.default_output_tokens = default_output_tokens(model_, options.terms);
+  std::vector<TokenPrompt> prompts;
+  if (auto error = build_prompts(model_, parsed, prompts)) return {error_response(*error), nullptr};
   return {{}, std::make_unique<Generation>(model_, std::move(parsed), std::move(prompts), options)};
+}
+
+std::optional<HttpResponse> Service::refuse_early(const HttpRequest& request) const {
+  const Route* route = find_route(request.path);
+  if (route == nullptr || (route->action != Action::kChat && route->action != Action::kCompletions))
+    return std::nullopt;
+  const Caller* caller = keys_.caller(request.header("authorization"));
+  if (caller == nullptr) return std::nullopt;
+  const auto request_class = class_of_unparsed(request, *caller);
+  if (!request_class) return std::nullopt;
+  const std::unique_ptr<engine::Refusal> refusal =
+      refusal_of_any(*model_.engine, *request_class, caller->tenant, request.body.size());
+  if (!refusal) return std::nullopt;
+  status_->refusals[static_cast<size_t>(*request_class)][static_cast<size_t>(refusal->reason)]
+      .add();
+  status_->early_refusals.add();
+  return error_response(from_refusal(*refusal));
+}
+
+HttpResponse Service::quote(const HttpRequest& request) const {
+  const TimeNs now_ns = SteadyClock().now_ns();
+  ApiRequest parsed;
+  MaybeError error = parse(Endpoint::kChat, request, parsed);
+  if (error && !parsed.messages) {  // then it is a completion's body
+    parsed = ApiRequest();
+    error = parse(Endpoint::kCompletions, request, parsed);
+  }
+  if (error) return error_response(*error);
+  const Caller* caller = keys_.caller(request.header("authorization"));
+  CHECK(caller != nullptr);
+  RequestTerms terms;
+  error = read_terms(request, parsed, *caller, now_ns, terms);
+  if (error) return error_response(*error);
+  return quote_response(model_, parsed, terms);
+}
+
+HttpResponse Service::ledger() const {
+  if (model_.ledger) return json_response(model_.ledger());
+  return error_response({.status = 404,
+                         .message = "this server was started without a memory plan",
+                         .param = {},
+                         .code = "no_ledger"});
 }
 
 HttpResponse Service::tokenize(const HttpRequest& request) const {

@@ -34,6 +34,9 @@ class Service {
   // What the head alone decides, before the body is read: unknown path, wrong method, no valid key,
   // draining. Empty: go on.
   std::optional<HttpResponse> refuse_head(const HttpRequest& request) const;
+  // What is refused before the body is parsed, as not even the smallest request of its class would
+  // be taken now. Takes microseconds.
+  std::optional<HttpResponse> refuse_early(const HttpRequest& request) const;
   // The whole request, after refuse_head() let it pass. Takes time in proportion to the body.
   Answer answer(const HttpRequest& request) const;
 
@@ -51,13 +54,17 @@ class Service {
     kHealth,
     kReady,
     kVersion,
-    kMetrics
+    kMetrics,
+    kQuote,
+    kLedger
   };
   struct Route;
   static const Route* find_route(std::string_view path);
   Answer act(Action action, const HttpRequest& request) const;
   HttpResponse answer_get(Action action, const HttpRequest& request) const;
   Answer generate(Endpoint endpoint, const HttpRequest& request) const;
+  HttpResponse quote(const HttpRequest& request) const;
+  HttpResponse ledger() const;
   HttpResponse tokenize(const HttpRequest& request) const;
   HttpResponse detokenize(const HttpRequest& request) const;
   HttpResponse models() const;

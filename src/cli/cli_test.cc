@@ -298,6 +298,75 @@ TEST_F(CliTest, TheEnvironmentBringsAnApiKeyThatFlagsOverride) {
   unsetenv("PUNA_API_KEY");
 }
 
+TEST_F(CliTest, TheExamplesOfDeployLoad) {
+  const std::string folder = std::string(PUNA_SOURCE_DIR) + "/deploy/";
+  const std::string config = folder + "puna.toml";
+  const std::string keys = folder + "keys.toml";
+  const ServeFlags flags = serve_flags(
+      {"m.gguf", "--config", config.c_str(), "--api-keys-file", keys.c_str(), "--api-key", "x"});
+  EXPECT_EQ(flags.admin_port, 8081);
+  const ClassPolicies defaults = engine::EngineConfig{}.classes;
+  for (size_t i = 0; i < defaults.size(); ++i) {  // the example says that it shows the defaults
+    EXPECT_EQ(flags.classes[i].max_queued_tokens, defaults[i].max_queued_tokens);
+    EXPECT_EQ(flags.classes[i].max_queue_time_ns, defaults[i].max_queue_time_ns);
+    EXPECT_EQ(flags.classes[i].default_output_tokens, defaults[i].default_output_tokens);
+    EXPECT_EQ(flags.classes[i].kv_share, defaults[i].kv_share);
+    EXPECT_EQ(flags.classes[i].tpot_target_ns, defaults[i].tpot_target_ns);
+  }
+  ASSERT_EQ(flags.key_policies.size(), 4U);
+  EXPECT_EQ(flags.key_policies[0].key, "x");
+  EXPECT_EQ(flags.key_policies[0].tenant, "default");
+  EXPECT_EQ(flags.key_policies[2].tenant, "alice");
+  EXPECT_EQ(flags.key_policies[2].weight, 2.0);
+  EXPECT_EQ(flags.key_policies[2].tokens_per_minute, 60'000);
+  EXPECT_EQ(flags.key_policies[3].highest_class, engine::RequestClass::kBatch);
+  EXPECT_EQ(api::tenants_of(flags.key_policies).size(), 3U);
+}
+
+TEST_F(CliTest, BadClassesNameFileLineAndKey) {
+  const auto error = [&](const std::string& text) {
+    const std::string path = write(text);
+    return serve_error({"m.gguf", "--config", path.c_str()});
+  };
+  EXPECT_THAT(error("port = 1\n[class.batch]\nkv-shares = 1"),
+              HasSubstr("puna.toml:3: class.batch.kv-shares is no setting"));
+  EXPECT_THAT(error("[class.batch]\nkv-share = 1.5"),
+              HasSubstr("puna.toml:2: class.batch.kv-share must be a number from 0.01 to 1"));
+  EXPECT_THAT(error("[class.batch]\nkv-share = 0"), HasSubstr("puna.toml:2: class.batch.kv-share"));
+  EXPECT_THAT(error("[class.batch]\nkv-share = 0.5\n[class.background]\nkv-share = 0.6"),
+              HasSubstr("class.background.kv-share 0.6 is above class.batch.kv-share 0.5"));
+  EXPECT_THAT(error("[class.batch]\nmax-queued-tokens = 1.5"), HasSubstr("must be an integer"));
+  EXPECT_THAT(error("[class.batch]\ndefault-output-tokens = 9\nmax-output-tokens = 8"),
+              HasSubstr("puna.toml:2: class.batch.default-output-tokens is above"));
+  EXPECT_THAT(error("[class.urgent]\n"), HasSubstr("puna.toml:1: there is no class \"urgent\""));
+  EXPECT_THAT(error("class = 3"), HasSubstr("puna.toml:1: class must be tables"));
+}
+
+TEST_F(CliTest, BadKeyFilesNameFileLineAndKey) {
+  const auto error = [&](const std::string& text) {
+    const std::string path = write(text);
+    return serve_error({"m.gguf", "--api-keys-file", path.c_str()});
+  };
+  const std::string good = "[[key]]\nkey = 'hidden'\nname = 'a'\n";
+  EXPECT_THAT(serve_error({"m.gguf", "--api-keys-file", "/nowhere"}), HasSubstr("no such file"));
+  EXPECT_THAT(error(""), HasSubstr("needs 1 to 10000 tables [[key]]"));
+  EXPECT_THAT(error("[[key]]\nname = 'a'"), HasSubstr("puna.toml:1: key has no \"key\""));
+  EXPECT_THAT(error("[[key]]\nkey = 'a'"), HasSubstr("puna.toml:1: key has no \"name\""));
+  EXPECT_THAT(error(good + "rate = 1"), HasSubstr("puna.toml:4: key.rate is no setting"));
+  EXPECT_THAT(error(good + "weight = 0"), HasSubstr("puna.toml:4: key.weight must be"));
+  EXPECT_THAT(error(good + "weight = nan"), HasSubstr("puna.toml:4: key.weight must be"));
+  EXPECT_THAT(error(good + "tokens-per-minute = -1"), HasSubstr("key.tokens-per-minute must be"));
+  EXPECT_THAT(error(good + "class = 'vip'"), HasSubstr("puna.toml:4: key.class must be"));
+  EXPECT_THAT(error("[keys]\n"), HasSubstr("puna.toml:1: there is no setting \"keys\""));
+  const std::string twice = error(good + good);
+  EXPECT_THAT(twice, HasSubstr("puna.toml:5: key.key is there twice"));
+  EXPECT_THAT(twice, ::testing::Not(HasSubstr("hidden")));
+  EXPECT_THAT(error(good + "[[key]]\nkey = 'two'\nname = 'a'\nweight = 2"),
+              HasSubstr("puna.toml:6: key.name a has another weight"));
+  EXPECT_THAT(error(good + "cache-share = 0.6\n[[key]]\nkey = 'x'\nname = 'b'\ncache-share = 0.5"),
+              HasSubstr("puna.toml:8: key.cache-share makes 1.10 of the cache"));
+}
+
 TEST_F(CliTest, BadConfigFilesNameTheFileAndTheLine) {
   const auto error = [this](const std::string& text) {
     const std::string path = write(text);

@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// --config FILE.toml: flags by their names without "--". Lists stand for repeated flags.
+// --config FILE.toml: flags by their names without "--", lists for repeated flags, and a table for
+// each class of requests (docs/configuration.md).
 //
 //   port = 9000
 //   served-model-name = ["small", "default"]
+//   [class.batch]
+//   kv-share = 0.5
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "engine/engine.h"
 
 namespace puna::cli {
+
+using ClassPolicies = std::array<engine::ClassPolicy, engine::kNumClasses>;
 
 struct Setting {
   std::string name;
@@ -19,7 +26,12 @@ struct Setting {
   uint32_t line = 0;
 };
 
-// Errors name the file and the line. Tables, dates and nested lists are refused.
-Result<std::vector<Setting>> read_config_file(const std::string& path);
+struct ConfigFile {
+  std::vector<Setting> settings;
+  ClassPolicies classes = engine::EngineConfig{}.classes;  // with what [class.*] says
+};
+
+// Errors name the file, the line and the key. Other tables, dates and nested lists are refused.
+Result<ConfigFile> read_config_file(const std::string& path);
 
 }  // namespace puna::cli

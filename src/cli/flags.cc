@@ -3,10 +3,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <iterator>
 #include <type_traits>
 
 #include "cli/config_file.h"
 #include "cli/help.h"
+#include "cli/keys_file.h"
 #include "cli/version.h"
 
 namespace puna::cli {
@@ -92,6 +94,7 @@ void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config) {
   add_number<int32_t>(app, "--port", flags.port, 0, 65535);
   add_number<int32_t>(app, "--admin-port", flags.admin_port, 0, 65535);
   app.add_option("--api-key", flags.api_keys)->envname("PUNA_API_KEY");
+  app.add_option("--api-keys-file", flags.api_keys_file);
   app.add_option("--tls-cert", flags.tls_cert);
   app.add_option("--tls-key", flags.tls_key);
   add_number<int32_t>(app, "--max-num-seqs", flags.max_num_seqs, 1, kMaxSequences);
@@ -148,9 +151,10 @@ std::string one_line(std::string text) {
 }
 
 // Settings of the file for flags that the command line and the environment left out.
-Result<> apply_config(CLI::App& app, const std::string& path) {
-  ASSIGN_OR_RETURN(const std::vector<Setting> settings, read_config_file(path));
-  for (const Setting& setting : settings) {
+Result<> apply_config(CLI::App& app, const std::string& path, ServeFlags& flags) {
+  ASSIGN_OR_RETURN(const ConfigFile file, read_config_file(path));
+  flags.classes = file.classes;
+  for (const Setting& setting : file.settings) {
     CLI::Option* option = app.get_option_no_throw("--" + setting.name);
     if (option == nullptr || setting.name == "config" || setting.name == "help") {
       return Error(ErrorCode::kInvalidArgument,
@@ -200,6 +204,15 @@ Result<> check_serve(const ServeFlags& flags) {
   return Ok{};
 }
 
+// The keys of --api-key, then those of the file.
+Result<> collect_keys(ServeFlags& flags) {
+  for (const std::string& key : flags.api_keys) flags.key_policies.push_back({.key = key});
+  if (flags.api_keys_file.empty()) return Ok{};
+  ASSIGN_OR_RETURN(std::vector<api::KeyPolicy> keys, read_keys_file(flags.api_keys_file));
+  std::move(keys.begin(), keys.end(), std::back_inserter(flags.key_policies));
+  return Ok{};
+}
+
 // The parser with its targets; CLI11 keeps pointers into them.
 struct Parser {
   CLI::App app;
@@ -246,9 +259,10 @@ struct Parser {
 
   Result<Command> command() {
     if (serve_app->parsed()) {
-      if (!config.empty()) RETURN_IF_ERROR(apply_config(*serve_app, config));
+      if (!config.empty()) RETURN_IF_ERROR(apply_config(*serve_app, config, serve));
       RETURN_IF_ERROR(check_isa(serve.model));
       RETURN_IF_ERROR(check_serve(serve));
+      RETURN_IF_ERROR(collect_keys(serve));
       return Command(std::move(serve));
     }
     if (run_app->parsed()) {

@@ -11,7 +11,9 @@
 #include <variant>
 #include <vector>
 
+#include "api/api_keys.h"
 #include "base/result.h"
+#include "cli/config_file.h"
 #include "kernels/cpu/cpu_options.h"
 #include "kernels/ops.h"
 
@@ -42,6 +44,9 @@ struct ServeFlags {
   int32_t port = 8080;
   int32_t admin_port = -1;  // -1: none
   std::vector<std::string> api_keys;
+  std::string api_keys_file;
+  std::vector<api::KeyPolicy> key_policies;  // of both
+  ClassPolicies classes = engine::EngineConfig{}.classes;
   std::string tls_cert;
   std::string tls_key;
   int32_t max_num_seqs = 32;

@@ -28,13 +28,13 @@ inline constexpr std::string_view kServeHelp =
   --chat-template NAME       llama3, llama3.1, llama3.2, llama3.3, chatml (default: the model's own)
   --host ADDR, --port N      where to listen (127.0.0.1, 8080; port 0 picks a free one)
   --admin-port N             metrics and health on a port and thread of their own
-  --api-key KEY              clients must send it; repeatable; or PUNA_API_KEY in the environment
+  --api-key KEY              clients must send it; repeatable; or PUNA_API_KEY; or a file of keys
+                             with classes and limits: --api-keys-file FILE.toml
   --tls-cert, --tls-key PEM  serve https with this certificate and key
   --max-model-len N          longest prompt + answer, in tokens (default: the model's, or what fits)
   --max-num-seqs N           requests that run at once (32)
   --max-num-batched-tokens N tokens in one step (512)
-  --max-queued-requests N    requests that wait; more are told to retry later (256)
-  --max-queued-tokens N      prompt tokens that wait (262144)
+  --max-queued-requests N, --max-queued-tokens N   more are told to retry later (256, 262144)
   --no-prefix-cache          don't keep the work of earlier prompts
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
   --threads N                compute threads (default: one per core)

@@ -120,6 +120,8 @@ Result<LoadedModel> LoadedModel::load(const ModelFlags& flags, const LoadSize& s
   config.max_queued_tokens = size.max_queued_tokens;
   config.prefill_chunk_tokens = std::min(kPrefillChunkTokens, size.max_batch_tokens);
   config.prefix_cache = size.prefix_cache;
+  config.classes = size.classes;
+  config.tenants = size.tenants;
   config.model_digest = digest_of(*parts->checkpoint);
   parts->engine =
       std::make_unique<engine::Engine>(config, *parts->backend, *parts->tokenizer, parts->clock);

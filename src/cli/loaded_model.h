@@ -3,11 +3,13 @@
 // in which they depend on each other. Shared by `serve` and `run`; main thread.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -33,6 +35,8 @@ struct LoadSize {
   int32_t max_connections = 0;
   bool prefix_cache = true;
   bool needs_chat_template = true;
+  std::array<engine::ClassPolicy, engine::kNumClasses> classes = engine::EngineConfig{}.classes;
+  std::vector<engine::TenantPolicy> tenants = engine::EngineConfig{}.tenants;
   int32_t max_model_len = 0;   // 0: as the flags say
   bool whole_kv_pool = false;  // KV for max_num_seqs of full length if it fits, not a polite share
 };

@@ -3,8 +3,8 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -22,7 +22,8 @@ namespace puna::cli {
 namespace {
 
 constexpr int kSignalPollMs = 20;
-constexpr int kLastWritesMs = 100;
+// What clients get to read the last of their answers when --drain-timeout is over.
+constexpr TimeNs kLastWritesNs = kNsPerSecond;
 
 // "SmolLM2-135M-Instruct.Q4_1" for a file of that name, the folder's name for a folder.
 std::string name_of(const std::string& path) {
@@ -40,6 +41,8 @@ LoadSize load_size(const ServeFlags& flags) {
   size.max_queued_tokens = flags.max_queued_tokens;
   size.max_connections = api::ServerConfig{}.max_connections;
   size.prefix_cache = !flags.no_prefix_cache;
+  size.classes = flags.classes;
+  size.tenants = api::tenants_of(flags.key_policies);
   return size;
 }
 
@@ -48,7 +51,7 @@ api::ServerConfig server_config(const ServeFlags& flags) {
   config.host = flags.host;
   config.port = static_cast<uint16_t>(flags.port);
   config.admin_port = flags.admin_port;
-  config.api_keys = flags.api_keys;
+  config.api_keys = flags.key_policies;
   config.tls_cert = flags.tls_cert;
   config.tls_key = flags.tls_key;
   return config;
@@ -63,6 +66,7 @@ api::ServedModel served_model(LoadedModel& model, const ServeFlags& flags) {
   if (served.names.empty()) served.names.push_back(name_of(flags.model.model));
   served.max_model_len = model.plan().max_model_len;
   served.default_seed = flags.seed;
+  served.classes = flags.classes;
   served.build = std::string(kVersion);
   served.extra_metrics = [text = model.plan().metrics()](std::string& out) { out += text; };
   return served;
@@ -84,8 +88,17 @@ void print_listening(const ServeFlags& flags, const api::Server& server, const s
       "capital of "
       "France?\"}}],\"temperature\":0,\"max_tokens\":64}}'\n",
       tls ? "-k " : "", url,
-      flags.api_keys.empty() ? "" : " -H 'Authorization: Bearer YOUR_API_KEY'", name);
+      flags.key_policies.empty() ? "" : " -H 'Authorization: Bearer YOUR_API_KEY'", name);
   std::fflush(stdout);
+}
+
+// The engine finished, or its time is over; then the clients read what is left for them. True when
+// both are done.
+bool finish_requests(engine::Engine& engine, api::Server& server, TimeNs deadline_ns) {
+  const auto left_ns = [&] { return std::max(deadline_ns - SteadyClock().now_ns(), TimeNs{0}); };
+  const bool finished = engine.drain(left_ns());
+  if (!finished) engine.stop();  // clients are told that the answer is not complete
+  return server.finish(std::max(left_ns(), kLastWritesNs)) && finished;
 }
 
 // Waits for SIGTERM or SIGINT, then lets running requests finish. A second signal ends at once.
@@ -97,8 +110,9 @@ int wait_and_drain(Signals& signals, engine::Engine& engine, api::Server& server
   server.drain();
   std::atomic<bool> ended{false};
   std::atomic<bool> all_finished{false};
+  const TimeNs deadline_ns = SteadyClock().now_ns() + timeout_s * kNsPerSecond;
   std::thread drainer([&] {
-    all_finished = engine.drain(timeout_s * kNsPerSecond);
+    all_finished = finish_requests(engine, server, deadline_ns);
     ended = true;
   });
   while (!ended) {
@@ -108,8 +122,6 @@ int wait_and_drain(Signals& signals, engine::Engine& engine, api::Server& server
     }
   }
   drainer.join();
-  // The engine is done; the I/O threads may still be writing the last events.
-  std::this_thread::sleep_for(std::chrono::milliseconds(kLastWritesMs));
   server.stop();
   engine.stop();
   if (!all_finished) {

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/token_charge.h"
+
+#include <fmt/format.h>
+
+namespace puna::api {
+namespace {
+
+double seconds(TimeNs time_ns) {
+  return static_cast<double>(time_ns) / static_cast<double>(kNsPerSecond);
+}
+
+}  // namespace
+
+MaybeError TokenCharge::take(int64_t tokens, TimeNs now_ns) {
+  if (rate_ == nullptr) return {};
+  const std::optional<TimeNs> wait_ns = rate_->take(tokens, now_ns);
+  if (wait_ns && *wait_ns == 0) {
+    taken_ = tokens;
+    return {};
+  }
+  ApiError error{.status = 429, .message = {}, .param = {}, .code = "rate_limit_exceeded"};
+  error.reason = "rate_limited";
+  error.headers = headers();
+  if (!wait_ns) {
+    error.never = true;
+    error.message = fmt::format(
+        "This request may use {} tokens, but this API key has {} tokens a minute. Shorten the "
+        "prompt or lower max_tokens.",
+        tokens, rate_->limit());
+    return error;
+  }
+  error.retry_after_s = seconds(*wait_ns);
+  error.message = fmt::format(
+      "This request may use {} tokens, but of this API key's {} tokens a minute {} are left. Retry "
+      "in {:.1f} s.",
+      tokens, rate_->limit(), rate_->remaining(now_ns), error.retry_after_s);
+  return error;
+}
+
+void TokenCharge::settle(int64_t used) {
+  if (rate_ != nullptr) rate_->give_back(taken_ - used);
+  taken_ = used;
+}
+
+HttpHeaders TokenCharge::headers() const {
+  if (rate_ == nullptr) return {};
+  const TimeNs now_ns = SteadyClock().now_ns();
+  return {{"x-ratelimit-limit-tokens", fmt::format("{}", rate_->limit())},
+          {"x-ratelimit-remaining-tokens", fmt::format("{}", rate_->remaining(now_ns))},
+          {"x-ratelimit-reset-tokens", fmt::format("{:.3f}s", seconds(rate_->full_after(now_ns)))}};
+}
+
+}  // namespace puna::api

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one call takes from its key's token rate: an estimate at the start, corrected at the end.
+// Belongs to one thread.
+#pragma once
+
+#include "api/api_error.h"
+#include "api/http_message.h"
+#include "api/token_rate.h"
+
+namespace puna::api {
+
+class TokenCharge {
+ public:
+  explicit TokenCharge(TokenRate* rate) : rate_(rate) {}
+
+  // An error (429, rate_limit_exceeded) when the key has no such number of tokens left.
+  MaybeError take(int64_t tokens, TimeNs now_ns);
+  // What the call really used.
+  void settle(int64_t used);
+  // OpenAI's x-ratelimit-*-tokens; none without a limit.
+  HttpHeaders headers() const;
+
+ private:
+  TokenRate* const rate_;
+  int64_t taken_ = 0;
+};
+
+}  // namespace puna::api
