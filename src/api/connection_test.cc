@@ -378,6 +378,26 @@ TEST_F(ConnectionTest, AdminPortAnswersWhileTheEngineIsStuck) {
   backend->step_us = 0;
 }
 
+TEST_F(ConnectionTest, AdminPortAnswersWhileALongPromptIsTokenised) {
+  config.admin_port = 0;
+  config.work_threads = 1;
+  start();
+  const std::string body = R"({"prompt":")" + std::string(4 << 20U, 'a') + R"("})";
+  std::vector<std::unique_ptr<TestClient>> clients;
+  for (int i = 0; i < 3; ++i) {
+    clients.push_back(std::make_unique<TestClient>(server->port()));
+    clients.back()->send(TestClient::request("POST", "/tokenize", body));
+  }
+  TestClient admin(server->admin_port());
+  for (int i = 0; i < 20; ++i) {
+    const auto began = std::chrono::steady_clock::now();
+    EXPECT_EQ(admin.get("/health").status, 200);
+    // Tens of times what it takes, for machines that do a lot else.
+    EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::milliseconds(500));
+  }
+  for (auto& client : clients) EXPECT_EQ(client->read_response().status, 200);
+}
+
 TEST_F(ConnectionTest, HealthSaysThatTheEngineIsStuck) {
   config.stall_timeout_ms = 200;
   start();
@@ -387,8 +407,40 @@ TEST_F(ConnectionTest, HealthSaysThatTheEngineIsStuck) {
       TestClient::request("POST", "/v1/completions", R"({"prompt":"abc","max_tokens":1})"));
   EXPECT_TRUE(eventually([&] { return get("/health").status == 503; }));
   EXPECT_THAT(get("/ready").body, HasSubstr("stalled"));
+  EXPECT_THAT(get("/health").body, HasSubstr(R"("phase":"run")"));
   EXPECT_EQ(waiting.read_response().status, 200);
   EXPECT_TRUE(eventually([&] { return get("/health").status == 200; }));
+}
+
+TEST_F(ConnectionTest, ReadinessOfAnIdleEngineIsProvenByACanary) {
+  config.stall_timeout_ms = 200;
+  config.canary_after_ms = 300;
+  start();
+  EXPECT_TRUE(eventually([&] {
+    get("/ready");
+    return engine->stats().steps.value() > 0;
+  }));
+  EXPECT_TRUE(eventually([&] { return get("/ready").status == 200; }));
+  EXPECT_THAT(get("/metrics").body, HasSubstr("puna:canaries_total"));
+  backend->step_us = 1'500'000;  // from here on an idle engine is a stuck one
+  EXPECT_TRUE(eventually([&] { return get("/ready").status == 503; }));
+  EXPECT_THAT(get("/health").body, HasSubstr("stalled"));
+  backend->step_us = 0;
+  EXPECT_TRUE(eventually([&] { return get("/ready").status == 200; }));
+}
+
+TEST_F(ConnectionTest, FinishWaitsForTheLastByte) {
+  start();
+  backend->step_us = 10'000;
+  TestClient client(server->port());
+  client.send(TestClient::request("POST", "/v1/completions",
+                                  R"({"prompt":"abc","max_tokens":50,"ignore_eos":true})"));
+  ASSERT_TRUE(eventually([&] { return engine->stats().generation_tokens.value() > 0; }));
+  server->drain();
+  EXPECT_FALSE(server->finish(kNsPerMs)) << "an answer is still being made";
+  EXPECT_TRUE(server->finish(20 * kNsPerSecond));
+  server->stop();
+  EXPECT_EQ(client.read_response().status, 200);
 }
 
 TEST_F(ConnectionTest, GarbageDoesNotHurtOthers) {

@@ -201,6 +201,9 @@ void append_server(MetricsText& text, const ServerStatus& status) {
                   static_cast<double>(status.refusals[i][reason].value()));
     }
   }
+  text.counter("puna:canaries_total",
+               "Requests of one token that /ready submitted to see an idle engine step.",
+               status.canaries.value());
   text.counter("puna:early_refusals_total", "Of them: before the prompt was tokenised.",
                status.early_refusals.value());
   constexpr std::string_view kResponses = "puna:http_responses_total";

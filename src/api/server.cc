@@ -211,13 +211,15 @@ asio::awaitable<void> IoThread::watch_time() {
 struct Server::State {
   State(const ServerConfig& server_config, const ServedModel& served)
       : config(server_config),
-        service(served, config, status, Service::Side::kServing),
-        admin_service(served, config, status, Service::Side::kAdmin) {}
+        canary(*served.engine, status, server_config.canary_after_ms * kNsPerMs),
+        service(served, config, status, Service::Side::kServing, &canary),
+        admin_service(served, config, status, Service::Side::kAdmin, &canary) {}
 
   Result<> add_threads(const Side& side, int count);
 
   const ServerConfig config;
   ServerStatus status;
+  Canary canary;
   Service service;
   Service admin_service;
   std::unique_ptr<asio::ssl::context> tls;

@@ -40,6 +40,7 @@ struct ServerConfig {
   int32_t header_timeout_ms = 10'000;        // a request's head and body must arrive in this time
   int32_t idle_timeout_ms = 75'000;          // keep-alive
   int32_t stall_timeout_ms = 60'000;  // no step for this long with work to do: /health says 503
+  int32_t canary_after_ms = 10'000;   // idle for so long: /ready has a step made
   int32_t write_timeout_ms = 30'000;  // a client that does not read for this long is dropped
 };
 

@@ -37,6 +37,7 @@ struct ServerStatus {
   Counter write_timeouts;
   // [class][reason]
   std::array<std::array<Counter, kNumReasons>, engine::kNumClasses> refusals;
+  Counter canaries;        // requests of our own that prove that an idle engine still steps
   Counter early_refusals;  // of them: before the prompt was tokenised
   std::array<Counter, kCountedStatuses.size()> responses;
 

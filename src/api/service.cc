@@ -37,6 +37,20 @@ ApiError no_such_model(std::string_view name) {
           .code = "model_not_found"};
 }
 
+std::string_view phase_name(engine::StepPhase phase) {
+  switch (phase) {
+    case engine::StepPhase::kIdle:
+      return "idle";
+    case engine::StepPhase::kPlan:
+      return "plan";
+    case engine::StepPhase::kRun:
+      return "run";
+    case engine::StepPhase::kPublish:
+      return "publish";
+  }
+  return "";
+}
+
 }  // namespace
 
 struct Service::Route {
@@ -70,14 +84,15 @@ const Service::Route* Service::find_route(std::string_view path) {
 }
 
 Service::Service(const ServedModel& model, const ServerConfig& config, ServerStatus& status,
-                 Side side)
+                 Side side, Canary* canary)
     : model_(model),
       side_(side),
       keys_(config.api_keys),
       stall_timeout_ns_(config.stall_timeout_ms * kNsPerMs),
       created_s_(static_cast<int64_t>(std::time(nullptr))),
       fingerprint_(make_fingerprint(model)),
-      status_(&status) {}
+      status_(&status),
+      canary_(canary) {}
 
 std::optional<HttpResponse> Service::refuse_head(const HttpRequest& request) const {
   const Route* route = find_route(request.path);
@@ -290,6 +305,9 @@ TimeNs Service::stuck_ns() const {
 }
 
 HttpResponse Service::health(bool for_traffic) const {
+  if (for_traffic && canary_ != nullptr && !status_->draining.load()) {
+    canary_->look(SteadyClock().now_ns());
+  }
   const TimeNs age = stuck_ns();
   std::string_view state = "ok";
   if (age > stall_timeout_ns_) {
@@ -299,8 +317,9 @@ HttpResponse Service::health(bool for_traffic) const {
   } else if (for_traffic && !status_->ready.load()) {
     state = "starting";
   }
-  HttpResponse response = json_response(
-      fmt::format(R"({{"status":{},"stuck_ms":{}}})", json_string(state), age / kNsPerMs));
+  HttpResponse response =
+      json_response(fmt::format(R"({{"status":{},"stuck_ms":{},"phase":"{}"}})", json_string(state),
+                                age / kNsPerMs, phase_name(model_.engine->stats().phase.load())));
   if (state != "ok") response.status = 503;
   return response;
 }

@@ -12,6 +12,7 @@
 
 #include "api/api_error.h"
 #include "api/api_keys.h"
+#include "api/canary.h"
 #include "api/generation.h"
 #include "api/http_message.h"
 #include "api/server.h"
@@ -29,7 +30,9 @@ class Service {
  public:
   // kAdmin answers probes and metrics only, and asks for no key.
   enum class Side : uint8_t { kServing, kAdmin };
-  Service(const ServedModel& model, const ServerConfig& config, ServerStatus& status, Side side);
+  // `canary` may be null: /ready then believes an idle engine.
+  Service(const ServedModel& model, const ServerConfig& config, ServerStatus& status, Side side,
+          Canary* canary = nullptr);
 
   // What the head alone decides, before the body is read: unknown path, wrong method, no valid key,
   // draining. Empty: go on.
@@ -81,6 +84,7 @@ class Service {
   const int64_t created_s_;
   const std::string fingerprint_;
   ServerStatus* status_;
+  Canary* canary_;
   mutable std::atomic<uint64_t> requests_{0};  // numbers the seeds of requests without one
 };
 

@@ -99,6 +99,9 @@ struct Quote {
   int64_t tokens_ahead = 0;
 };
 
+// Where the engine thread is, for a probe that finds it stuck.
+enum class StepPhase : uint8_t { kIdle, kPlan, kRun, kPublish };
+
 // Cells that any thread may read. Names and meanings follow vLLM's metrics (design: Surface).
 struct EngineStats {
   explicit EngineStats(size_t tenants = 1);
@@ -135,6 +138,7 @@ struct EngineStats {
   Gauge step_time_measured_s;
   Histogram step_time_error;  // |measured / predicted - 1|
   Counter steps;
+  std::atomic<StepPhase> phase{StepPhase::kIdle};
   std::atomic<TimeNs> last_step_ns{0};  // when the last step ended; 0 before the first
   Histogram time_to_first_token_s;
   Histogram inter_token_latency_s;

@@ -93,6 +93,7 @@ void Engine::State::run() {
 
 bool Engine::State::step() {
   const TimeNs began_ns = clock.now_ns();
+  stats.phase.store(StepPhase::kPlan, std::memory_order_relaxed);
   signs = {};
   accept_submitted();
   bool acted = end_gone_or_late(began_ns);
@@ -104,8 +105,10 @@ bool Engine::State::step() {
     ++batch.step;
     note_started();
     const TimeNs run_ns = clock.now_ns();
+    stats.phase.store(StepPhase::kRun, std::memory_order_relaxed);
     backend.start(batch);
     const std::span<const SampledToken> sampled = backend.collect();
+    stats.phase.store(StepPhase::kPublish, std::memory_order_relaxed);
     learn(clock.now_ns() - run_ns);
     publish(sampled, began_ns);
     note_step(began_ns);
@@ -113,6 +116,7 @@ bool Engine::State::step() {
   follow_load();
   set_gauges();
   publisher.wake();
+  stats.phase.store(StepPhase::kIdle, std::memory_order_relaxed);
   return acted;
 }
 
