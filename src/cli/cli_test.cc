@@ -9,6 +9,7 @@
 #include <sstream>
 #include <thread>
 
+#include "cli/commands.h"
 #include "cli/config_file.h"
 #include "cli/flags.h"
 #include "cli/help.h"
@@ -65,7 +66,7 @@ class CliTest : public ::testing::Test {
 
 TEST_F(CliTest, EveryHelpFitsAScreen) {
   for (const std::string_view help : {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kBenchHelp,
-                                      kBenchEngineHelp, kBenchKernelsHelp}) {
+                                      kBenchEngineHelp, kBenchKernelsHelp, kBenchServeHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
     int count = 0;
@@ -83,7 +84,8 @@ TEST_F(CliTest, EveryFlagIsInTheHelp) {
       {"run", kRunHelp},
       {"inspect", kInspectHelp},
       {"bench engine", kBenchEngineHelp},
-      {"bench kernels", kBenchKernelsHelp}};
+      {"bench kernels", kBenchKernelsHelp},
+      {"bench serve", kBenchServeHelp}};
   for (const auto& [name, help] : helps) {
     EXPECT_FALSE(flag_names(name).empty());
     for (const std::string& flag : flag_names(name)) {
@@ -101,6 +103,7 @@ TEST_F(CliTest, HelpAndVersionAreTexts) {
   EXPECT_EQ(std::get<Text>(*parse({"bench", "--help"})).text, kBenchHelp);
   EXPECT_EQ(std::get<Text>(*parse({"bench", "engine", "--help"})).text, kBenchEngineHelp);
   EXPECT_EQ(std::get<Text>(*parse({"bench", "kernels", "-h"})).text, kBenchKernelsHelp);
+  EXPECT_EQ(std::get<Text>(*parse({"bench", "serve", "--help"})).text, kBenchServeHelp);
   EXPECT_THAT(std::get<Text>(*parse({"--version"})).text, HasSubstr("puna "));
 }
 
@@ -258,6 +261,43 @@ TEST_F(CliTest, BenchReadsItsFlags) {
       std::get<BenchKernelsFlags>(*parse({"bench", "kernels", "--filter", "Q4", "--json"}));
   EXPECT_EQ(kernels.filter, "Q4");
   EXPECT_TRUE(kernels.json);
+}
+
+TEST_F(CliTest, BenchServeReadsItsFlags) {
+  const auto flags = std::get<BenchServeFlags>(*parse(
+      {"bench", "serve", "--url", "http://h:1", "--rate", "2.5", "--tenant", "a=k:2", "--tenant",
+       "b", "--classes", "x:1,y:2", "--slo-ttft-ms", "300", "--json", "-", "--requests", "7"}));
+  EXPECT_EQ(flags.url, "http://h:1");
+  EXPECT_DOUBLE_EQ(flags.rate, 2.5);
+  EXPECT_THAT(flags.tenants, ElementsAre("a=k:2", "b"));
+  EXPECT_THAT(flags.classes, ElementsAre("x:1", "y:2"));
+  EXPECT_EQ(flags.slo_ttft_ms, 300);
+  EXPECT_FALSE(flags.slo_tpot_ms.has_value());
+  EXPECT_EQ(flags.json, "-");
+  EXPECT_EQ(flags.requests, 7);
+}
+
+TEST_F(CliTest, BadBenchServeFlagsAreOneLineThatNamesTheFlag) {
+  const auto error = [](std::vector<const char*> more) {
+    std::vector<const char*> arguments = {"bench", "serve"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto command = parse(std::move(arguments));
+    if (!command.ok()) return command.error().message();
+    const Result<int> result = bench_serve(std::get<BenchServeFlags>(*command));
+    EXPECT_FALSE(result.ok());
+    return result.ok() ? std::string() : result.error().message();
+  };
+  EXPECT_THAT(error({"--rate", "0"}), HasSubstr("--rate"));
+  EXPECT_THAT(error({"--rate", "1", "--bursts", "1:1"}), HasSubstr("--bursts"));
+  EXPECT_THAT(error({"--bursts", "1"}), HasSubstr("--bursts"));
+  EXPECT_THAT(error({"--trace", "/no/such"}), HasSubstr("/no/such"));
+  EXPECT_THAT(error({"--prompt-tokens", "zipf:1"}), HasSubstr("--prompt-tokens"));
+  EXPECT_THAT(error({"--output-tokens", "0"}), HasSubstr("--output-tokens"));
+  EXPECT_THAT(error({"--tenant", "=x"}), HasSubstr("--tenant"));
+  EXPECT_THAT(error({"--classes", "x:0"}), HasSubstr("--classes"));
+  EXPECT_THAT(error({"--url", "https://x"}), HasSubstr("https is not supported"));
+  EXPECT_THAT(error({"--prompt-ids", "1000"}), HasSubstr("--endpoint completions"));
+  EXPECT_THAT(error({"--url", "http://127.0.0.1:1"}), HasSubstr("no server at 127.0.0.1:1"));
 }
 
 TEST_F(CliTest, BadBenchFlagsAreOneLineThatNamesTheFlag) {

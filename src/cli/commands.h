@@ -15,5 +15,6 @@ Result<int> run(const RunFlags& flags);
 Result<int> inspect(const InspectFlags& flags);
 Result<int> bench_engine(const BenchEngineFlags& flags);
 Result<int> bench_kernels(const BenchKernelsFlags& flags);
+Result<int> bench_serve(const BenchServeFlags& flags);
 
 }  // namespace puna::cli

@@ -145,6 +145,36 @@ void add_bench_kernels_flags(CLI::App& app, BenchKernelsFlags& flags) {
   app.add_flag("--json", flags.json);
 }
 
+void add_bench_serve_flags(CLI::App& app, BenchServeFlags& flags) {
+  constexpr double kMaxMs = 1e8;
+  app.add_option("--url", flags.url);
+  app.add_option("--api-key", flags.api_key);
+  app.add_option("--model", flags.model);
+  app.add_option("--endpoint", flags.endpoint)->check(CLI::IsMember({"chat", "completions"}));
+  CLI::Option* rate = add_number<double>(app, "--rate", flags.rate, 1e-3, 1e6);
+  CLI::Option* bursts = app.add_option("--bursts", flags.bursts)->excludes(rate);
+  app.add_option("--trace", flags.trace)->excludes(rate)->excludes(bursts);
+  add_number<double>(app, "--duration", flags.duration_s, 1e-3, 1e7);
+  add_number<int64_t>(app, "--requests", flags.requests, 1, 5'000'000);
+  app.add_option("--prompt-tokens", flags.prompt_tokens);
+  app.add_option("--output-tokens", flags.output_tokens);
+  add_number<int32_t>(app, "--prompt-ids", flags.prompt_id_limit, 16, 1 << 24);
+  app.add_option("--tenant", flags.tenants)->allow_extra_args(false);
+  app.add_option("--tenants", flags.tenants_file);
+  app.add_option("--classes", flags.classes)->delimiter(',');
+  add_number<int32_t>(app, "--multi-turn", flags.turns, 1, 64);
+  add_number<int32_t>(app, "--shared-prefix", flags.shared_prefix, 0, 1 << 20);
+  app.add_option("--slo-ttft-ms", flags.slo_ttft_ms)->check(in_range(0.0, kMaxMs));
+  app.add_option("--slo-tpot-ms", flags.slo_tpot_ms)->check(in_range(0.0, kMaxMs));
+  app.add_option("--slo-e2e-ms", flags.slo_e2e_ms)->check(in_range(0.0, kMaxMs));
+  app.add_flag("--honour-retry-after", flags.honour_retry_after);
+  app.add_flag("--stop-at-eos", flags.stop_at_eos);
+  add_number<double>(app, "--timeout", flags.timeout_s, 1e-3, 1e6);
+  add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
+  app.add_option("--json", flags.json);
+  app.add_option("--html", flags.html);
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text;
@@ -221,6 +251,7 @@ struct Parser {
   InspectFlags inspect;
   BenchEngineFlags bench_engine;
   BenchKernelsFlags bench_kernels;
+  BenchServeFlags bench_serve;
   std::string config;
   CLI::App* serve_app = app.add_subcommand("serve");
   CLI::App* run_app = app.add_subcommand("run");
@@ -228,6 +259,7 @@ struct Parser {
   CLI::App* bench_app = app.add_subcommand("bench");
   CLI::App* engine_app = bench_app->add_subcommand("engine");
   CLI::App* kernels_app = bench_app->add_subcommand("kernels");
+  CLI::App* load_app = bench_app->add_subcommand("serve");
 
   Parser() {
     app.set_version_flag("--version", std::string(kVersion));
@@ -238,8 +270,9 @@ struct Parser {
     bench_app->require_subcommand(1);
     add_bench_engine_flags(*engine_app, bench_engine);
     add_bench_kernels_flags(*kernels_app, bench_kernels);
+    add_bench_serve_flags(*load_app, bench_serve);
     // A flag given again wins, so that scripts can append to a command line. Lists add up.
-    for (CLI::App* sub_command : {serve_app, run_app, engine_app, kernels_app}) {
+    for (CLI::App* sub_command : {serve_app, run_app, engine_app, kernels_app, load_app}) {
       for (CLI::Option* option : sub_command->get_options()) {
         if (option->get_items_expected_max() == 1) {
           option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -253,6 +286,7 @@ struct Parser {
     if (run_app->parsed()) return kRunHelp;
     if (engine_app->parsed()) return kBenchEngineHelp;
     if (kernels_app->parsed()) return kBenchKernelsHelp;
+    if (load_app->parsed()) return kBenchServeHelp;
     if (bench_app->parsed()) return kBenchHelp;
     return inspect_app->parsed() ? kInspectHelp : kMainHelp;
   }
@@ -279,6 +313,7 @@ struct Parser {
       RETURN_IF_ERROR(check_isa(bench_kernels.model));
       return Command(std::move(bench_kernels));
     }
+    if (load_app->parsed()) return Command(std::move(bench_serve));
     return Command(std::move(inspect));
   }
 };

@@ -94,13 +94,43 @@ struct BenchKernelsFlags {
   bool json = false;
 };
 
+// `puna bench serve`: load on any OpenAI-compatible server. What the texts mean: load/.
+struct BenchServeFlags {
+  std::string url = "http://127.0.0.1:8080";
+  std::string api_key;
+  std::string model;  // empty: the first that the server names
+  std::string endpoint = "chat";
+  double rate = 1;
+  std::string bursts;
+  std::string trace;
+  double duration_s = 0;  // 0: by requests
+  int64_t requests = 0;   // 0: by duration
+  std::string prompt_tokens = "256";
+  std::string output_tokens = "64";
+  int32_t prompt_id_limit = 0;  // 0: prompts are words
+  std::vector<std::string> tenants;
+  std::string tenants_file;
+  std::vector<std::string> classes;
+  int32_t turns = 1;
+  int32_t shared_prefix = 0;
+  std::optional<double> slo_ttft_ms;
+  std::optional<double> slo_tpot_ms;
+  std::optional<double> slo_e2e_ms;
+  bool honour_retry_after = false;
+  bool stop_at_eos = false;
+  double timeout_s = 600;
+  uint64_t seed = 0;
+  std::string json;  // a file; "-" is stdout
+  std::string html;  // a file
+};
+
 // Something to print on stdout, and then the end: --help, --version.
 struct Text {
   std::string text;
 };
 
-using Command =
-    std::variant<Text, ServeFlags, RunFlags, InspectFlags, BenchEngineFlags, BenchKernelsFlags>;
+using Command = std::variant<Text, ServeFlags, RunFlags, InspectFlags, BenchEngineFlags,
+                             BenchKernelsFlags, BenchServeFlags>;
 
 Result<Command> parse_command(int argc, const char* const* argv);
 

@@ -15,6 +15,7 @@ inline constexpr std::string_view kMainHelp =
   puna inspect MODEL          what is in a model file
   puna bench engine MODEL     how fast it runs here, beside what the machine can do
   puna bench kernels          the same for every operation, weight type and number of rows
+  puna bench serve --url URL  load on a server: latencies, goodput, refusals
 
 MODEL is a GGUF file or a Hugging Face folder (config.json and safetensors).
 `puna COMMAND --help` lists a command's flags; `puna --version` prints the version.
@@ -77,8 +78,9 @@ inline constexpr std::string_view kInspectHelp =
 inline constexpr std::string_view kBenchHelp =
     R"(usage: puna bench engine MODEL [flags]            how fast a model runs here
        puna bench kernels [flags]                 every operation beside the machine's limit
+       puna bench serve --url URL [flags]         load on any OpenAI-compatible server
 
-`puna bench engine --help` and `puna bench kernels --help` list the flags.
+`puna bench engine --help` and so on list the flags.
 )";
 
 inline constexpr std::string_view kBenchEngineHelp =
@@ -109,6 +111,29 @@ inline constexpr std::string_view kBenchKernelsHelp =
   --kv-dtype TYPE          bf16, int8, f32: attention over these alone (default: auto, all)
   --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
   --json                   one JSON object
+)";
+
+inline constexpr std::string_view kBenchServeHelp =
+    R"(usage: puna bench serve --url URL [flags]         load on any OpenAI-compatible server
+
+Requests go out when their schedule says, whether or not earlier ones were answered.
+
+  --url URL                http://HOST:PORT (http://127.0.0.1:8080)
+  --api-key KEY, --model M what to send (default: no key, the first model of /v1/models)
+  --endpoint NAME          chat or completions (chat); --prompt-ids V sends token ids below V
+  --rate R                 requests a second, Poisson (1); or --bursts N:S, N at once every S s
+  --trace FILE.jsonl       instead: {"at_s": .., "prompt_tokens": .., "output_tokens": ..} a line
+  --duration S             how long to send (30), or --requests N
+  --prompt-tokens DIST     N, uniform:A:B, lognormal:MEDIAN:SIGMA, geometric:MEAN (256)
+  --output-tokens DIST     the same (64); --stop-at-eos lets answers end before
+  --tenant NAME=KEY:WEIGHT who sends; repeatable; or --tenants FILE with one a line
+  --classes NAME:WEIGHT,.. sent as x-puna-class
+  --multi-turn N           conversations of N requests, each with all that was said before
+  --shared-prefix T        all prompts begin with the same T tokens
+  --slo-ttft-ms, --slo-tpot-ms, --slo-e2e-ms X     goodput: answers that keep these, since due
+  --honour-retry-after     refused clients come back when they were told to
+  --timeout S, --seed N    for one answer (600); the same seed sends the same (0)
+  --json FILE, --html FILE one JSON object (- is stdout, instead of the table); a page with plots
 )";
 
 }  // namespace puna::cli

@@ -41,6 +41,9 @@ struct RunCommand {
   Result<int> operator()(const puna::cli::BenchKernelsFlags& flags) const {
     return puna::cli::bench_kernels(flags);
   }
+  Result<int> operator()(const puna::cli::BenchServeFlags& flags) const {
+    return puna::cli::bench_serve(flags);
+  }
 };
 
 }  // namespace

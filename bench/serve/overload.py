@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Load at 1, 2, 5 and 10 times of capacity, by `puna bench serve`: does goodput hold, are refusals quick and honest?
+
+    bench/serve/overload.py --url http://127.0.0.1:8080 [--seconds 60] [--slo-ttft-ms 5000]
+
+Capacity is what the server answers a second when far more is offered. Client and server share the machine.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+
+PUNA = pathlib.Path(__file__).parents[2] / "build/release/bin/puna"
+
+
+def bench(options, rate, seconds):
+    command = [options.puna, "bench", "serve", "--url", options.url, "--rate", rate, "--duration", seconds,
+               "--prompt-tokens", options.prompt_tokens, "--output-tokens", options.output_tokens,
+               "--slo-ttft-ms", options.slo_ttft_ms, "--json", "-"]
+    if options.honour:
+        command.append("--honour-retry-after")
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise SystemExit(result.stderr)
+    return json.loads(result.stdout)
+
+
+def row(name, report):
+    refusals = report["refusals"]
+    error = refusals["retry_after_error"]
+    return (f"| {name} | {report['request_offered']:.1f} | {report['request_throughput']:.2f} "
+            f"| {report['request_goodput']:.2f} | {report['ttft_ms']['p99']:,.0f} | {report['tpot_ms']['p99']:.0f} "
+            f"| {report['refused']} of {report['requests']} | {refusals['latency_ms']['p99']:.1f} "
+            f"| {100 * error['p50']:.0f} % of {error['count']} | {report['failed']} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--puna", default=PUNA)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--prompt-tokens", default="uniform:64:192")
+    parser.add_argument("--output-tokens", default="uniform:16:48")
+    parser.add_argument("--slo-ttft-ms", type=float, default=10000)
+    parser.add_argument("--saturate", type=float, default=50, help="requests/s that are surely too many")
+    parser.add_argument("--honour", action="store_true", help="refused clients come back")
+    options = parser.parse_args()
+
+    capacity = bench(options, options.saturate, options.seconds / 2)["request_throughput"]
+    print(f"capacity: {capacity:.2f} requests/s\n")
+    print("| load | offered/s | done/s | within SLO/s | TTFT p99 ms | TPOT p99 ms | refused | refusal p99 ms "
+          "| Retry-After off by (median) | failed |\n|---|---|---|---|---|---|---|---|---|---|")
+    for times in (1, 2, 5, 10):
+        print(row(f"{times} ×", bench(options, times * capacity, options.seconds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
