@@ -65,8 +65,9 @@ class CliTest : public ::testing::Test {
 };
 
 TEST_F(CliTest, EveryHelpFitsAScreen) {
-  for (const std::string_view help : {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kBenchHelp,
-                                      kBenchEngineHelp, kBenchKernelsHelp, kBenchServeHelp}) {
+  for (const std::string_view help :
+       {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kBenchHelp, kBenchEngineHelp,
+        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
     int count = 0;
@@ -85,7 +86,8 @@ TEST_F(CliTest, EveryFlagIsInTheHelp) {
       {"inspect", kInspectHelp},
       {"bench engine", kBenchEngineHelp},
       {"bench kernels", kBenchKernelsHelp},
-      {"bench serve", kBenchServeHelp}};
+      {"bench serve", kBenchServeHelp},
+      {"selftest", kSelftestHelp}};
   for (const auto& [name, help] : helps) {
     EXPECT_FALSE(flag_names(name).empty());
     for (const std::string& flag : flag_names(name)) {
@@ -275,6 +277,27 @@ TEST_F(CliTest, BenchServeReadsItsFlags) {
   EXPECT_FALSE(flags.slo_tpot_ms.has_value());
   EXPECT_EQ(flags.json, "-");
   EXPECT_EQ(flags.requests, 7);
+}
+
+TEST_F(CliTest, SelftestReadsItsFlags) {
+  const auto flags = std::get<SelftestFlags>(
+      *parse({"selftest", "--chaos", "2m", "--model", "m", "--", "--max-num-seqs", "4"}));
+  EXPECT_DOUBLE_EQ(flags.chaos_s, 120);
+  EXPECT_EQ(flags.model, "m");
+  EXPECT_THAT(flags.serve_flags, ElementsAre("--max-num-seqs", "4"));
+  EXPECT_DOUBLE_EQ(
+      std::get<SelftestFlags>(*parse({"selftest", "--chaos", "5", "--url", "u"})).chaos_s, 5);
+  const auto error = [](std::vector<const char*> arguments) {
+    const auto command = parse(std::move(arguments));
+    return command.ok() ? std::string() : command.error().message();
+  };
+  EXPECT_THAT(error({"selftest", "--chaos", "5"}), HasSubstr("--url"));
+  EXPECT_THAT(error({"selftest", "--url", "u"}), HasSubstr("--chaos"));
+  EXPECT_THAT(error({"selftest", "--chaos", "x", "--url", "u"}), HasSubstr("--chaos"));
+  EXPECT_THAT(error({"selftest", "--chaos", "5", "--url", "u", "--model", "m"}),
+              HasSubstr("--url"));
+  EXPECT_THAT(error({"selftest", "--chaos", "5", "--model", "m", "--pid", "9"}),
+              HasSubstr("--pid"));
 }
 
 TEST_F(CliTest, BadBenchServeFlagsAreOneLineThatNamesTheFlag) {

@@ -16,5 +16,6 @@ Result<int> inspect(const InspectFlags& flags);
 Result<int> bench_engine(const BenchEngineFlags& flags);
 Result<int> bench_kernels(const BenchKernelsFlags& flags);
 Result<int> bench_serve(const BenchServeFlags& flags);
+Result<int> selftest(const SelftestFlags& flags);
 
 }  // namespace puna::cli

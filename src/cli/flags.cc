@@ -175,6 +175,30 @@ void add_bench_serve_flags(CLI::App& app, BenchServeFlags& flags) {
   app.add_option("--html", flags.html);
 }
 
+// "90", "90s", "10m", "2h" into seconds, as text.
+std::string duration_text(const std::string& text) {
+  constexpr double kMinute = 60;
+  double unit = 1;
+  if (text.ends_with('m')) unit = kMinute;
+  if (text.ends_with('h')) unit = kMinute * kMinute;
+  const bool named = unit > 1 || text.ends_with('s');
+  double number = 0;
+  if (!CLI::detail::lexical_cast(text.substr(0, text.size() - (named ? 1 : 0)), number))
+    return text;
+  return fmt::format("{}", number * unit);
+}
+
+void add_selftest_flags(CLI::App& app, SelftestFlags& flags) {
+  add_number<double>(app, "--chaos", flags.chaos_s, 1, 1e6)->transform(duration_text)->required();
+  CLI::Option* url = app.add_option("--url", flags.url);
+  CLI::Option* model = app.add_option("--model", flags.model)->excludes(url);
+  app.add_option("serve_flags", flags.serve_flags)->needs(model);
+  app.add_option("--api-key", flags.api_key);
+  add_number<int32_t>(app, "--pid", flags.pid, 2, INT32_MAX)->needs(url);
+  add_number<double>(app, "--rate", flags.rate, 1e-3, 1e4);
+  add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text;
@@ -252,6 +276,7 @@ struct Parser {
   BenchEngineFlags bench_engine;
   BenchKernelsFlags bench_kernels;
   BenchServeFlags bench_serve;
+  SelftestFlags selftest;
   std::string config;
   CLI::App* serve_app = app.add_subcommand("serve");
   CLI::App* run_app = app.add_subcommand("run");
@@ -260,6 +285,7 @@ struct Parser {
   CLI::App* engine_app = bench_app->add_subcommand("engine");
   CLI::App* kernels_app = bench_app->add_subcommand("kernels");
   CLI::App* load_app = bench_app->add_subcommand("serve");
+  CLI::App* selftest_app = app.add_subcommand("selftest");
 
   Parser() {
     app.set_version_flag("--version", std::string(kVersion));
@@ -271,6 +297,7 @@ struct Parser {
     add_bench_engine_flags(*engine_app, bench_engine);
     add_bench_kernels_flags(*kernels_app, bench_kernels);
     add_bench_serve_flags(*load_app, bench_serve);
+    add_selftest_flags(*selftest_app, selftest);
     // A flag given again wins, so that scripts can append to a command line. Lists add up.
     for (CLI::App* sub_command : {serve_app, run_app, engine_app, kernels_app, load_app}) {
       for (CLI::Option* option : sub_command->get_options()) {
@@ -288,6 +315,7 @@ struct Parser {
     if (kernels_app->parsed()) return kBenchKernelsHelp;
     if (load_app->parsed()) return kBenchServeHelp;
     if (bench_app->parsed()) return kBenchHelp;
+    if (selftest_app->parsed()) return kSelftestHelp;
     return inspect_app->parsed() ? kInspectHelp : kMainHelp;
   }
 
@@ -314,6 +342,13 @@ struct Parser {
       return Command(std::move(bench_kernels));
     }
     if (load_app->parsed()) return Command(std::move(bench_serve));
+    if (selftest_app->parsed()) {
+      if (selftest.url.empty() && selftest.model.empty()) {
+        return Error(ErrorCode::kInvalidArgument,
+                     "--url of a running server or --model for one of our own is missing");
+      }
+      return Command(std::move(selftest));
+    }
     return Command(std::move(inspect));
   }
 };

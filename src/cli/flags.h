@@ -124,13 +124,25 @@ struct BenchServeFlags {
   std::string html;  // a file
 };
 
+// `puna selftest --chaos`: does a server keep its promises among bad clients?
+struct SelftestFlags {
+  double chaos_s = 0;
+  std::string url;    // a running server, or
+  std::string model;  // one of our own
+  std::vector<std::string> serve_flags;
+  std::string api_key;
+  int32_t pid = 0;  // of a server at `url` that may be paused
+  double rate = 2;
+  uint64_t seed = 0;
+};
+
 // Something to print on stdout, and then the end: --help, --version.
 struct Text {
   std::string text;
 };
 
 using Command = std::variant<Text, ServeFlags, RunFlags, InspectFlags, BenchEngineFlags,
-                             BenchKernelsFlags, BenchServeFlags>;
+                             BenchKernelsFlags, BenchServeFlags, SelftestFlags>;
 
 Result<Command> parse_command(int argc, const char* const* argv);
 

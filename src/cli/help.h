@@ -16,6 +16,7 @@ inline constexpr std::string_view kMainHelp =
   puna bench engine MODEL     how fast it runs here, beside what the machine can do
   puna bench kernels          the same for every operation, weight type and number of rows
   puna bench serve --url URL  load on a server: latencies, goodput, refusals
+  puna selftest --chaos 60    does a server keep its promises among bad clients?
 
 MODEL is a GGUF file or a Hugging Face folder (config.json and safetensors).
 `puna COMMAND --help` lists a command's flags; `puna --version` prints the version.
@@ -134,6 +135,24 @@ Requests go out when their schedule says, whether or not earlier ones were answe
   --honour-retry-after     refused clients come back when they were told to
   --timeout S, --seed N    for one answer (600); the same seed sends the same (0)
   --json FILE, --html FILE one JSON object (- is stdout, instead of the table); a page with plots
+)";
+
+inline constexpr std::string_view kSelftestHelp =
+    R"(usage: puna selftest --chaos DURATION [flags]     does a server keep its promises?
+
+  puna selftest --chaos 60 --model PATH -- [flags of puna serve]
+  puna selftest --chaos 10m --url http://HOST:PORT [--pid N]
+
+Takes answers while all is quiet, then asks for the same while other clients leave, stall, flood
+and poison, and while the process is paused. Exit code 1 names the broken promises.
+
+  --chaos DURATION         seconds, or 90s, 10m, 2h
+  --model PATH             starts a server of its own; what comes after -- goes to it
+  --url URL                a server that runs
+  --pid N                  its process: it is paused now and then, and its memory watched
+  --api-key KEY            what to send
+  --rate R                 requests a second of the patient clients (2)
+  --seed N                 the same seed misbehaves the same (0)
 )";
 
 }  // namespace puna::cli

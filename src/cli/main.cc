@@ -44,6 +44,9 @@ struct RunCommand {
   Result<int> operator()(const puna::cli::BenchServeFlags& flags) const {
     return puna::cli::bench_serve(flags);
   }
+  Result<int> operator()(const puna::cli::SelftestFlags& flags) const {
+    return puna::cli::selftest(flags);
+  }
 };
 
 }  // namespace

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from http_tools import metric
-from puna_process import Puna, run_puna
+from puna_process import Puna, model_path, run_puna
 
 QUICK = ("--prompt-tokens", "uniform:40:80", "--output-tokens", 4, "--rate", 20)
 
@@ -66,3 +66,18 @@ def test_bad_usage_is_one_line(flags):
     result = run_puna("bench", "serve", *flags)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("puna: ")
+
+
+def test_a_server_of_our_own_survives_chaos():
+    result = run_puna("selftest", "--chaos", 4, "--model", model_path(), "--", "--max-model-len", 1024,
+                      "--max-num-seqs", 4, "--max-queued-requests", 8, timeout=180)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.splitlines()[-1] == "pass" and "BROKEN" not in result.stdout
+    for promise in ("admitted-finishes", "same-answers", "poison-is-refused", "nothing-stuck", "memory-flat", "drains"):
+        assert promise in result.stdout
+
+
+def test_a_broken_server_fails_the_selftest():
+    with Puna("--api-key", "right", "--max-model-len", 512) as server:
+        result = run_puna("selftest", "--chaos", 1, "--url", server.url, "--api-key", "wrong")
+        assert result.returncode == 2 and "--api-key" in result.stderr
