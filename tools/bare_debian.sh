@@ -44,7 +44,7 @@ case "$what" in
       inside 'exec 3<>/dev/tcp/127.0.0.1/8765' 2>/dev/null && break
     done
     curl -fsS http://127.0.0.1:8765/v1/chat/completions -H 'Content-Type: application/json' \
-      -d '{"messages":[{"role":"user","content":"Which city is the capital of France?"}],"temperature":0,"max_tokens":32}'
+      -d '{"messages":[{"role":"user","content":"Name the capital of France."}],"temperature":0,"max_tokens":32}'
     echo
     pkill -TERM -f 'puna serve.*--port 8765'
     wait "$server"

@@ -84,9 +84,8 @@ void print_listening(const ServeFlags& flags, const api::Server& server, const s
   if (flags.admin_port >= 0) fmt::print("admin on http://{}:{}\n", host, server.admin_port());
   fmt::print(
       "try: curl {}{}/v1/chat/completions -H 'Content-Type: application/json'{} -d "
-      "'{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Which city is the "
-      "capital of "
-      "France?\"}}],\"temperature\":0,\"max_tokens\":64}}'\n",
+      "'{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Name the capital of "
+      "France.\"}}],\"temperature\":0,\"max_tokens\":64}}'\n",
       tls ? "-k " : "", url,
       flags.key_policies.empty() ? "" : " -H 'Authorization: Bearer YOUR_API_KEY'", name);
   std::fflush(stdout);

@@ -41,12 +41,12 @@ def test_bad_usage_is_one_line_and_exit_code_2(arguments):
 
 
 def test_run_answers_once():
-    first = run_puna("run", model_path(), "Which city is the capital of France?", "--temperature", 0,
+    first = run_puna("run", model_path(), "Name the capital of France.", "--temperature", 0,
                      "--max-tokens", 30)
     assert first.returncode == 0, first.stderr
     assert "Paris" in first.stdout
     again = run_puna("run", model_path(), "--temperature", 0, "--max-tokens", 30,
-                     stdin="Which city is the capital of France?\n")
+                     stdin="Name the capital of France.\n")
     assert again.stdout == first.stdout
 
 
@@ -120,7 +120,7 @@ class Terminal:
 def test_a_chat_in_the_terminal():
     chat = Terminal("--temperature", 0, "--max-tokens", 60)
     chat.read_until("> ")
-    chat.send("Which city is the capital of France?\n")
+    chat.send("Name the capital of France.\n")
     chat.read_until("\n")
     assert "Paris" in chat.read_until("\n> ")
     chat.send("And of Italy?\n")
