@@ -22,8 +22,8 @@ find_package(fmt REQUIRED)
 add_library(puna_options INTERFACE)
 target_include_directories(puna_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
 # -ffp-contract=off: the compiler may not fuse a*b+c, so scalar code gives the same bits everywhere.
-target_compile_options(puna_options INTERFACE
-  -Wall -Wextra -Wconversion -Wshadow -Wnon-virtual-dtor -Werror -ffp-contract=off)
+target_compile_options(puna_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:
+  -Wall -Wextra -Wconversion -Wshadow -Wnon-virtual-dtor -Werror -ffp-contract=off>)
 target_link_libraries(puna_options INTERFACE Threads::Threads)
 if(PUNA_SANITIZE)
   add_compile_options(-fsanitize=${PUNA_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
@@ -31,6 +31,24 @@ if(PUNA_SANITIZE)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     add_compile_options(-Wno-error=maybe-uninitialized -Wno-error=tsan)
   endif()
+endif()
+
+# The runtime is linked statically and finds the driver when it is first called; cuBLASLt is opened at run time
+# (src/kernels/cuda/cublas_lt.h). So the program starts on machines without either.
+if(PUNA_CUDA)
+  set(CMAKE_CUDA_ARCHITECTURES "80;90a-real" CACHE STRING "GPUs to compile for; 80 carries PTX for newer ones")
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+  if(CCACHE)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+  endif()
+  if(NOT CMAKE_CUDA_COMPILER AND EXISTS /usr/local/cuda/bin/nvcc)
+    set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc)
+  endif()
+  enable_language(CUDA)
+  # CMake 3.25 does not know how CUDA 13 spells C++20.
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  find_package(CUDAToolkit 13.0 REQUIRED)
 endif()
 
 # puna_library(NAME SRCS a.cc ... DEPS folder ... [PRIVATE_DEPS lib ...]) -> target puna_NAME
@@ -56,6 +74,20 @@ function(puna_test name)
     PUNA_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden" PUNA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   include(GoogleTest)
   gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 300)
+endfunction()
+
+# puna_gpu_test(NAME SRCS a_test.cc ... DEPS lib ...) -> program NAME_test, for a machine with a GPU:
+# tools/gpu/run_tests.sh runs it there. CTest does not know it.
+function(puna_gpu_test name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  if(NOT PUNA_TESTS)
+    return()
+  endif()
+  find_package(GTest REQUIRED)
+  add_executable(${name}_test ${ARG_SRCS})
+  target_link_libraries(${name}_test PRIVATE ${ARG_DEPS} puna_options GTest::gtest GTest::gtest_main)
+  target_compile_definitions(${name}_test PRIVATE PUNA_GOLDEN_DIR="tests/golden")
+  set_target_properties(${name}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/gpu)
 endfunction()
 
 # puna_fuzz(NAME SRCS a_fuzz.cc DEPS lib ...) -> program NAME_fuzz; seeds in tests/fuzz/corpus/NAME.

@@ -12,8 +12,6 @@
 namespace puna::engine {
 namespace {
 
-// Below this the distribution is one token for any logits that differ at all.
-constexpr float kGreedyTemperature = 1e-5F;
 constexpr uint32_t kInPrompt = 1U << 31;  // in occurrences_; the lower bits count the output
 
 bool has_penalties(const SamplingParams& params) {

@@ -24,6 +24,9 @@
 
 namespace puna::engine {
 
+// Below this the distribution is one token for any logits that differ at all.
+inline constexpr float kGreedyTemperature = 1e-5F;
+
 class Sampler {
  public:
   // `isa` as for softmax_passes(): it sets the speed, the results are the same.

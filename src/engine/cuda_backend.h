@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA backend: a CudaLlama on one GPU, the step's words in pinned memory, and a captured graph
+// for each number of decoding rows. The greediest token is found on the GPU; whatever else a
+// request asks for is sampled on the host from its row of logits. A program built without CUDA has
+// make_cuda_backend() too: it says so.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "engine/backend.h"
+#include "formats/checkpoint.h"
+#include "formats/model_spec.h"
+
+namespace puna::engine {
+
+struct CudaBackendConfig {
+  int32_t device = 0;
+  int32_t num_blocks = 0;  // 0: as many as fit in the GPU memory that is free
+  int32_t max_num_seqs = 32;
+  int32_t max_batch_tokens = 2048;
+  int32_t max_model_len = 2048;
+  bool graphs = true;
+};
+
+// What the GPU gave and what was taken of it, in bytes.
+struct CudaBackendFacts {
+  std::string device;
+  uint64_t free_before = 0;
+  uint64_t free_after = 0;
+  uint64_t weights = 0;
+  uint64_t kv = 0;
+  uint64_t activations = 0;
+  uint64_t attention = 0;
+  uint64_t pinned = 0;
+  std::string products;  // cuBLASLt's choices
+};
+
+struct CudaBackend {
+  std::unique_ptr<Backend> backend;
+  CudaBackendFacts facts;
+};
+
+// Errors: kUnavailable without CUDA, a driver, that GPU or cuBLASLt; kUnsupported for a shape
+// beyond the kernels; kResourceExhausted with the bytes. `checkpoint` is read during the call only.
+Result<CudaBackend> make_cuda_backend(const formats::Checkpoint& checkpoint,
+                                      const CudaBackendConfig& config);
+// Random weights of a spec's shape, made on the GPU: for measuring speed.
+Result<CudaBackend> make_random_cuda_backend(const formats::ModelSpec& spec,
+                                             const CudaBackendConfig& config);
+
+}  // namespace puna::engine

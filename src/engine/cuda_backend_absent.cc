@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/cuda_backend.h"
+
+namespace puna::engine {
+namespace {
+
+Error absent() {
+  return Error(
+      ErrorCode::kUnavailable,
+      "this program was built without CUDA; build the preset release-cuda, or use --device "
+      "cpu");
+}
+
+}  // namespace
+
+Result<CudaBackend> make_cuda_backend(const formats::Checkpoint& /*checkpoint*/,
+                                      const CudaBackendConfig& /*config*/) {
+  return absent();
+}
+
+Result<CudaBackend> make_random_cuda_backend(const formats::ModelSpec& /*spec*/,
+                                             const CudaBackendConfig& /*config*/) {
+  return absent();
+}
+
+}  // namespace puna::engine

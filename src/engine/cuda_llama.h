@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Llama on the GPU: weights, KV blocks and activations in one device arena, and the forward pass
+// of a step as a list of kernels on one stream. It allocates nothing after create().
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/numeric.h"
+#include "base/result.h"
+#include "formats/checkpoint.h"
+#include "formats/model_spec.h"
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/gemm.h"
+
+namespace puna::engine {
+
+struct CudaLlamaLimits {
+  int32_t max_rows = 512;  // tokens in a step
+  int32_t max_logit_rows = 32;
+  int32_t max_positions = 2048;
+  int32_t num_blocks = 0;  // of KV
+};
+
+// Bytes of the device arena, by owner.
+struct CudaLlamaBytes {
+  uint64_t weights = 0;
+  uint64_t kv = 0;
+  uint64_t activations = 0;
+  uint64_t attention = 0;  // partial results of decode rows
+  uint64_t total() const { return weights + kv + activations + attention; }
+};
+
+// A step as device pointers. Rows are padded: what is beyond decode rows and tiles is not attended.
+struct CudaStep {
+  int32_t rows = 0;
+  const int32_t* tokens = nullptr;       // [rows], -1: the slot's last token
+  const int32_t* slots = nullptr;        // [rows]
+  const int32_t* last_tokens = nullptr;  // [slots]
+  const int32_t* positions = nullptr;    // [rows]
+  const int32_t* cells = nullptr;        // [rows], -1: not stored
+  const int32_t* block_tables = nullptr;
+  const kernels::cuda::DecodeItem* decode_items = nullptr;
+  const int32_t* num_decode_items = nullptr;
+  bool has_decode = false;
+  const kernels::cuda::QueryTile* tiles = nullptr;
+  int32_t num_tiles = 0;
+  const int32_t* logit_rows = nullptr;  // [num_logits]
+  int32_t num_logits = 0;
+};
+
+class CudaLlama {
+ public:
+  // Errors: kUnsupported for a shape beyond the kernels, kResourceExhausted with the bytes.
+  // Without a checkpoint the weights are random, of the spec's shape.
+  static Result<std::unique_ptr<CudaLlama>> create(const formats::ModelSpec& spec,
+                                                   const formats::Checkpoint* checkpoint,
+                                                   const CudaLlamaLimits& limits,
+                                                   const kernels::cuda::DeviceFacts& device,
+                                                   kernels::cuda::Stream stream);
+  static CudaLlamaBytes bytes(const formats::ModelSpec& spec, const CudaLlamaLimits& limits);
+  static Result<> check(const formats::ModelSpec& spec);
+
+  const formats::ModelSpec& spec() const { return spec_; }
+  // Enqueues the step; logits() row i is then that of step.logit_rows[i].
+  void forward(const CudaStep& step, kernels::cuda::Stream stream) const;
+  const float* logits() const { return work_.logits; }  // [*, vocab_size]
+  std::string gemm_summary() const;
+
+ private:
+  struct Layer {
+    float* attn_norm = nullptr;
+    BFloat16* qkv = nullptr;  // [q_size + 2 * kv_size, hidden]
+    BFloat16* attn_output = nullptr;
+    float* ffn_norm = nullptr;
+    BFloat16* gate_up = nullptr;
+    BFloat16* down = nullptr;
+    BFloat16* kv = nullptr;
+  };
+  struct Work {
+    float* residual = nullptr;
+    BFloat16* normed = nullptr;
+    BFloat16* qkv = nullptr;
+    BFloat16* queries = nullptr;
+    BFloat16* attended = nullptr;
+    BFloat16* gate_up = nullptr;
+    BFloat16* ffn = nullptr;
+    float* pieces = nullptr;
+    BFloat16* logits_in = nullptr;
+    float* logits = nullptr;
+    float* rotations = nullptr;
+  };
+  using GemmPtr = std::unique_ptr<kernels::cuda::Gemm>;
+
+  explicit CudaLlama(const formats::ModelSpec& spec, const CudaLlamaLimits& limits)
+      : spec_(spec), limits_(limits) {}
+  void lay_out();
+  Result<> load(const formats::Checkpoint& checkpoint, kernels::cuda::Stream stream);
+  void fill(kernels::cuda::Stream stream);
+  void upload_rotations();
+  Result<> prepare_gemms(kernels::cuda::Stream stream);
+  void layer(const CudaStep& step, const Layer& layer, kernels::cuda::Stream stream) const;
+  void attend(const CudaStep& step, const Layer& layer, kernels::cuda::Stream stream) const;
+  // Adds `parts` pieces to the residual and norms it.
+  void norm(int32_t rows, const int32_t* row_index, int32_t parts, const float* weight,
+            BFloat16* out, kernels::cuda::Stream stream) const;
+  int64_t piece_stride() const;
+
+  const formats::ModelSpec spec_;
+  const CudaLlamaLimits limits_;
+  kernels::cuda::Arena arena_;
+  int32_t decode_blocks_ = 0;
+  BFloat16* embedding_ = nullptr;
+  BFloat16* head_ = nullptr;
+  float* output_norm_ = nullptr;
+  std::vector<Layer> layers_;
+  Work work_;
+  kernels::cuda::DecodeScratch scratch_ = {};
+  std::shared_ptr<kernels::cuda::GemmLibrary> library_;
+  GemmPtr qkv_gemm_;
+  GemmPtr attn_output_gemm_;
+  GemmPtr gate_up_gemm_;
+  GemmPtr down_gemm_;
+  GemmPtr head_gemm_;
+};
+
+}  // namespace puna::engine

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/cuda_step_layout.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/cuda/gemm.h"
+#include "kv/block_id.h"
+
+namespace puna::engine {
+namespace {
+
+namespace cuda = kernels::cuda;
+using cuda::DecodeItem;
+using cuda::QueryTile;
+
+constexpr int64_t kItemWords = 4;
+static_assert(sizeof(DecodeItem) == kItemWords * 4 && sizeof(QueryTile) == kItemWords * 4);
+static_assert(cuda::kCellsPerBlock == kv::kBlockTokens);
+
+bool decodes(const BatchItem& item) { return item.num_tokens == 1; }
+
+}  // namespace
+
+// Tiles: one per sequence besides the full ones, which hold at least one row each.
+int64_t CudaStepLayout::words_for(const BackendLimits& limits) {
+  const int64_t sequences = limits.max_num_seqs;
+  const int64_t rows = std::max(limits.max_batch_tokens, cuda::padded_rows(limits.max_num_seqs));
+  const int64_t chunks = cuda::chunks_of_positions(limits.max_model_len);
+  const int64_t blocks = kv::blocks_for_tokens(limits.max_model_len);
+  const int64_t logit_rows = cuda::padded_rows(limits.max_num_seqs);
+  return kHeader + 4 * rows + 2 * logit_rows + 2 * kItemWords +
+         kItemWords * (sequences * chunks + sequences + rows) + sequences * blocks;
+}
+
+CudaStepLayout::CudaStepLayout(const BackendLimits& limits, int32_t tile_rows, int32_t* memory)
+    : limits_(limits), tile_rows_(tile_rows), memory_(memory) {
+  order_.reserve(static_cast<size_t>(limits.max_num_seqs));
+  sample_items_.reserve(static_cast<size_t>(limits.max_num_seqs));
+  tables_.reserve(static_cast<size_t>(limits.max_num_seqs));
+}
+
+void CudaStepLayout::check_item(const BatchItem& item) const {
+  CHECK(item.slot >= 0 && item.slot < limits_.max_num_seqs);
+  CHECK(item.num_tokens >= 1 && item.first_position >= 0);
+  CHECK_LE(item.first_position, limits_.max_model_len - item.num_tokens);
+  CHECK(item.tokens.size() == static_cast<size_t>(item.num_tokens) ||
+        (item.tokens.empty() && item.num_tokens == 1));
+  const int32_t blocks = kv::blocks_for_tokens(item.first_position + item.num_tokens);
+  CHECK_GE(item.block_table.size(), static_cast<size_t>(blocks));
+  for (const kv::BlockId block : item.block_table.first(static_cast<size_t>(blocks)))
+    CHECK(block >= 0 && block < limits_.num_blocks);
+}
+
+void CudaStepLayout::order_items(const Batch& batch) {
+  CHECK_LE(batch.items.size(), static_cast<size_t>(limits_.max_num_seqs));
+  order_.clear();
+  sample_items_.clear();
+  int32_t rows = 0;
+  for (const bool decoding : {true, false}) {
+    for (size_t i = 0; i < batch.items.size(); ++i) {
+      const BatchItem& item = batch.items[i];
+      if (decodes(item) != decoding) continue;
+      check_item(item);
+      order_.push_back(static_cast<int32_t>(i));
+      rows += item.num_tokens;
+    }
+    if (decoding) num_decode_ = rows;
+  }
+  CHECK_LE(rows, limits_.max_batch_tokens);
+  for (size_t i = 0; i < batch.items.size(); ++i) {
+    if (batch.items[i].sample) sample_items_.push_back(static_cast<int32_t>(i));
+  }
+  samples_ = static_cast<int32_t>(sample_items_.size());
+  all_decode_ = rows > 0 && num_decode_ == rows && samples_ == rows;
+  rows_ = all_decode_ ? cuda::padded_rows(rows) : rows;
+}
+
+void CudaStepLayout::add_rows(const BatchItem& item, int32_t first_row,
+                              std::span<const TokenId> host_tokens) {
+  for (int32_t i = 0; i < item.num_tokens; ++i) {
+    const int64_t row = first_row + i;
+    const int32_t position = item.first_position + i;
+    memory_[tokens() + row] = item.tokens.empty() ? host_tokens[static_cast<size_t>(item.slot)]
+                                                  : item.tokens[static_cast<size_t>(i)];
+    memory_[slots() + row] = item.slot;
+    memory_[positions() + row] = position;
+    memory_[cells() + row] =
+        item.block_table[static_cast<size_t>(position / kv::kBlockTokens)] * kv::kBlockTokens +
+        position % kv::kBlockTokens;
+  }
+}
+
+void CudaStepLayout::pad_rows(int32_t used) {
+  for (int64_t row = used; row < rows_; ++row) {
+    memory_[tokens() + row] = 0;
+    memory_[slots() + row] = 0;
+    memory_[positions() + row] = 0;
+    memory_[cells() + row] = -1;
+    memory_[logit_row_index() + row] = static_cast<int32_t>(row);
+    memory_[sample_slots() + row] = -1;
+  }
+}
+
+void CudaStepLayout::add_attention(const Batch& batch) {
+  int64_t items = 0;
+  int64_t tiles = 0;
+  for (const int32_t index : order_) {
+    const BatchItem& item = batch.items[static_cast<size_t>(index)];
+    if (decodes(item)) {
+      items += cuda::chunks_of_positions(item.first_position + 1);
+    } else {
+      tiles += (item.num_tokens + tile_rows_ - 1) / tile_rows_;
+    }
+  }
+  memory_[0] = static_cast<int32_t>(items);
+  tiles_at_ = decode_items() + items * kItemWords;
+  words_ = tiles_at_ + tiles * kItemWords;
+  num_tiles_ = static_cast<int32_t>(tiles);
+  auto* tile = reinterpret_cast<QueryTile*>(memory_ + tiles_at_);
+  tables_.clear();
+  int32_t row = 0;
+  for (const int32_t index : order_) {
+    const BatchItem& item = batch.items[static_cast<size_t>(index)];
+    const int32_t end = item.first_position + item.num_tokens;
+    const auto blocks = static_cast<size_t>(kv::blocks_for_tokens(end));
+    const auto table = static_cast<int32_t>(words_);
+    std::memcpy(memory_ + words_, item.block_table.data(), blocks * sizeof(int32_t));
+    words_ += static_cast<int64_t>(blocks);
+    tables_.push_back(table);
+    if (!decodes(item)) {
+      for (int32_t done = 0; done < item.num_tokens; done += tile_rows_) {
+        *tile++ = {row + done, std::min(tile_rows_, item.num_tokens - done),
+                   item.first_position + done, table};
+      }
+    }
+    row += item.num_tokens;
+  }
+  add_decode_items(batch);
+}
+
+// Whole chunks before the sequences' last ones, which are shorter: so thread blocks that take every
+// so-manieth item have equal work.
+void CudaStepLayout::add_decode_items(const Batch& batch) {
+  auto* decode_item = reinterpret_cast<DecodeItem*>(memory_ + decode_items());
+  for (const bool last : {false, true}) {
+    for (int32_t row = 0; row < num_decode_; ++row) {
+      const auto place = static_cast<size_t>(row);
+      const int32_t position = batch.items[static_cast<size_t>(order_[place])].first_position;
+      const int32_t chunks = cuda::chunks_of_positions(position + 1);
+      for (int32_t chunk = last ? chunks - 1 : 0; chunk < (last ? chunks : chunks - 1); ++chunk)
+        *decode_item++ = {row, position, tables_[place], chunk};
+    }
+  }
+}
+
+void CudaStepLayout::lay_out(const Batch& batch, std::span<const TokenId> host_tokens) {
+  order_items(batch);
+  int32_t row = 0;
+  int32_t decode_sample = 0;
+  for (const int32_t index : order_) {
+    const BatchItem& item = batch.items[static_cast<size_t>(index)];
+    add_rows(item, row, host_tokens);
+    row += item.num_tokens;
+    if (!item.sample) continue;
+    // Samples are in the batch's order; among items that all decode it is that of the rows.
+    const auto place =
+        std::lower_bound(sample_items_.begin(), sample_items_.end(), index) - sample_items_.begin();
+    memory_[logit_row_index() + place] = row - 1;
+    memory_[sample_slots() + place] = item.slot;
+    ++decode_sample;
+  }
+  CHECK_EQ(decode_sample, samples_);
+  if (all_decode_) pad_rows(row);
+  add_attention(batch);
+  CHECK_LE(words_, words_for(limits_));
+}
+
+}  // namespace puna::engine

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// A batch as the words that travel to the GPU at the start of a step: rows, block tables and the
+// work of attention. Rows that decode come first. Up to the decode items, places depend on the
+// number of rows alone, so that a graph can be replayed over them. Engine thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/backend.h"
+#include "kernels/cuda/attention.h"
+
+namespace puna::engine {
+
+class CudaStepLayout {
+ public:
+  // `memory` has words_for() words; `tile_rows` is the most a prefill tile holds.
+  CudaStepLayout(const BackendLimits& limits, int32_t tile_rows, int32_t* memory);
+  static int64_t words_for(const BackendLimits& limits);
+
+  // Lays out `batch`. `host_tokens[slot]` is the slot's last token if the host knows better than
+  // the device, else -1.
+  void lay_out(const Batch& batch, std::span<const TokenId> host_tokens);
+
+  // Every row is a decode row that is sampled, so a graph of rows() rows may run it.
+  bool all_decode() const { return all_decode_; }
+  int32_t rows() const { return rows_; }            // padded if all_decode
+  int32_t num_samples() const { return samples_; }  // of the batch
+  int32_t logit_rows() const { return all_decode_ ? rows_ : samples_; }
+  int32_t num_decode() const { return num_decode_; }
+  int32_t num_tiles() const { return num_tiles_; }
+  int64_t words() const { return words_; }
+  // Batch items in the order of the samples, which is that of the logits' rows.
+  std::span<const int32_t> sample_items() const { return sample_items_; }
+
+  // Places, in words from the start.
+  int64_t tokens() const { return kHeader; }
+  int64_t slots() const { return kHeader + rows_; }
+  int64_t positions() const { return kHeader + 2 * int64_t{rows_}; }
+  int64_t cells() const { return kHeader + 3 * int64_t{rows_}; }
+  int64_t logit_row_index() const { return kHeader + 4 * int64_t{rows_}; }
+  int64_t sample_slots() const { return logit_row_index() + logit_rows(); }
+  int64_t decode_items() const { return (sample_slots() + logit_rows() + 3) / 4 * 4; }
+  int64_t tiles() const { return tiles_at_; }
+
+ private:
+  static constexpr int64_t kHeader = 4;  // [0]: the number of decode items
+  void check_item(const BatchItem& item) const;
+  void order_items(const Batch& batch);
+  void add_rows(const BatchItem& item, int32_t first_row, std::span<const TokenId> host_tokens);
+  void add_attention(const Batch& batch);
+  void add_decode_items(const Batch& batch);
+  void pad_rows(int32_t used);
+
+  const BackendLimits limits_;
+  const int32_t tile_rows_;
+  int32_t* const memory_;
+  std::vector<int32_t> order_;  // batch items, those that decode first
+  std::vector<int32_t> sample_items_;
+  std::vector<int32_t> tables_;  // places of the block tables, in order_
+  bool all_decode_ = false;
+  int32_t rows_ = 0;
+  int32_t samples_ = 0;
+  int32_t num_decode_ = 0;
+  int32_t num_tiles_ = 0;
+  int64_t tiles_at_ = 0;
+  int64_t words_ = 0;
+};
+
+}  // namespace puna::engine

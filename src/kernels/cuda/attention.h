@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Causal attention over paged keys and values, in bf16 on tensor cores with f32 sums.
+//
+// One arithmetic for decode and prefill: keys are taken in tiles of kTileKeys with a running
+// maximum inside a chunk of kChunkKeys absolute positions; chunks start afresh and are merged in
+// rising order. Decode gives each chunk to another thread block and the last one to finish merges
+// them; prefill keeps a tile of queries and walks its chunks. Both give the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "base/numeric.h"
+#include "kernels/cuda/stream.h"
+
+namespace puna::kernels::cuda {
+
+inline constexpr int32_t kTileKeys = 64;
+inline constexpr int32_t kChunkKeys = 256;
+inline constexpr int32_t kCellsPerBlock = 16;  // positions in a KV block
+inline constexpr int32_t kMaxGroup = 16;       // query heads of a KV head
+
+constexpr int32_t chunks_of_positions(int32_t positions) {
+  return (positions + kChunkKeys - 1) / kChunkKeys;
+}
+
+// Rows first_row …: consecutive positions of one sequence.
+struct QueryTile {
+  int32_t first_row;
+  int32_t num_rows;
+  int32_t first_position;
+  int32_t table_offset;  // of its block table in AttentionArgs::block_tables
+};
+// One chunk of a decode row; `row` counts the decode rows, for its partial results.
+struct DecodeItem {
+  int32_t row;
+  int32_t position;
+  int32_t table_offset;
+  int32_t chunk;
+};
+
+struct AttentionShape {
+  int32_t num_heads;
+  int32_t num_kv_heads;
+  int32_t head_dim;  // 16, 32, 64 or 128
+};
+bool attention_supports(const AttentionShape& shape);
+
+struct AttentionArgs {
+  AttentionShape shape;
+  const BFloat16* queries;  // [rows, num_heads * head_dim]
+  const BFloat16* kv;       // of one layer: [blocks, (k, v), num_kv_heads, 16, head_dim]
+  const int32_t* block_tables;
+  BFloat16* out;  // [rows, num_heads * head_dim]
+  float scale;    // of the scores
+};
+
+// Where decode blocks leave what they found, until the last of a row merges it.
+struct DecodeScratch {
+  float* partials;    // partial_floats() for the most rows and chunks
+  int32_t* counters;  // [rows, num_kv_heads], zero between calls
+  int32_t max_chunks;
+};
+int64_t partial_floats(const AttentionShape& shape, int32_t rows, int32_t max_chunks);
+
+// Rows of one position each. items[0 … *num_items) on the device, so that a graph may replay it.
+// `blocks` is how many thread blocks share them.
+void attention_decode(const AttentionArgs& args, const DecodeItem* items, const int32_t* num_items,
+                      const DecodeScratch& scratch, int32_t blocks, Stream stream);
+
+// How many rows a query tile may hold.
+int32_t prefill_tile_rows(const AttentionShape& shape);
+void attention_prefill(const AttentionArgs& args, const QueryTile* tiles, int32_t num_tiles,
+                       Stream stream);
+
+// Once, before the first call on a device: raises the kernels' shared-memory limits.
+void prepare_attention();
+
+}  // namespace puna::kernels::cuda

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// How fast this GPU reads its memory at most: the roof beside which a benchmark prints its numbers.
+#pragma once
+
+namespace puna::kernels::cuda {
+
+// GB/s, the best of a few passes over 2 GiB that each sum what they read. Takes that memory for the
+// call.
+double measure_read_gb_per_s();
+
+}  // namespace puna::kernels::cuda

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every row kernel against its formula in double, on random shapes.
+#include "kernels/cuda/row_kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/cuda/test_device.h"
+
+namespace puna::kernels::cuda {
+namespace {
+
+constexpr double kHalfUlp = 1.0 / 256;  // of bf16, relative
+
+TEST(CudaRows, EmbedTakesTheRowOfTheTokenOrOfTheSlotsLastOne) {
+  std::mt19937 random(1);
+  const int32_t hidden = 72;
+  const int32_t vocab = 50;
+  const auto table = normal_halves(static_cast<size_t>(vocab * hidden), random);
+  DeviceArray<BFloat16> device_table(table);
+  DeviceArray<int32_t> tokens(std::vector<int32_t>{3, -1, 49, -1});
+  DeviceArray<int32_t> slots(std::vector<int32_t>{0, 2, 1, 0});
+  DeviceArray<int32_t> last(std::vector<int32_t>{11, 12, 13});
+  DeviceArray<float> out(4 * static_cast<size_t>(hidden));
+  embed({.tokens = tokens.data(),
+         .slots = slots.data(),
+         .last_tokens = last.data(),
+         .table = device_table.data(),
+         .out = out.data(),
+         .rows = 4,
+         .hidden = hidden},
+        nullptr);
+  const auto got = out.values();
+  const size_t expected[] = {3, 13, 49, 11};
+  for (size_t row = 0; row < 4; ++row) {
+    for (size_t i = 0; i < static_cast<size_t>(hidden); ++i) {
+      EXPECT_EQ(got[row * static_cast<size_t>(hidden) + i],
+                to_float(table[expected[row] * static_cast<size_t>(hidden) + i]));
+    }
+  }
+}
+
+void expect_normed(int32_t hidden, int32_t parts, bool gather) {
+  SCOPED_TRACE(testing::Message() << hidden << " columns, " << parts << " parts");
+  std::mt19937 random(static_cast<uint32_t>(hidden + parts));
+  const size_t rows = 5;
+  const auto h = static_cast<size_t>(hidden);
+  const size_t stride = (rows + 2) * h;
+  const auto residual = normal_floats(rows * h, random, 3.0F);
+  const auto pieces = normal_floats(stride * 2, random);
+  const auto weight = normal_floats(h, random);
+  const std::vector<int32_t> index = {4, 1};
+  DeviceArray<float> device_residual(residual);
+  DeviceArray<float> device_pieces(pieces);
+  DeviceArray<float> device_weight(weight);
+  DeviceArray<int32_t> device_index(index);
+  const size_t out_rows = gather ? index.size() : rows;
+  DeviceArray<BFloat16> out(out_rows * h);
+  add_norm({.residual = device_residual.data(),
+            .pieces = device_pieces.data(),
+            .piece_stride = static_cast<int64_t>(stride),
+            .parts = parts,
+            .row_index = gather ? device_index.data() : nullptr,
+            .weight = device_weight.data(),
+            .eps = 1e-5F,
+            .out = out.data(),
+            .rows = static_cast<int32_t>(out_rows),
+            .hidden = hidden},
+           nullptr);
+  const auto got = out.values();
+  const auto after = device_residual.values();
+  for (size_t i = 0; i < out_rows; ++i) {
+    const size_t row = gather ? static_cast<size_t>(index[i]) : i;
+    std::vector<float> sum(h);
+    double squares = 0;
+    for (size_t c = 0; c < h; ++c) {
+      sum[c] = residual[row * h + c];
+      for (size_t part = 0; part < static_cast<size_t>(parts); ++part)
+        sum[c] += pieces[part * stride + row * h + c];
+      squares += static_cast<double>(sum[c]) * static_cast<double>(sum[c]);
+      EXPECT_EQ(after[row * h + c], gather ? residual[row * h + c] : sum[c]);
+    }
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(h) + 1e-5);
+    for (size_t c = 0; c < h; ++c) {
+      const double expected = static_cast<double>(sum[c]) * scale * static_cast<double>(weight[c]);
+      ASSERT_NEAR(as_double(got[i * h + c]), expected, std::abs(expected) * kHalfUlp + 1e-6);
+    }
+  }
+}
+
+TEST(CudaRows, AddNormSumsPiecesInOrderAndNorms) {
+  for (const int32_t hidden : {8, 64, 576, 1024, 4096, 8192, kMaxHidden}) {
+    for (const int32_t parts : {0, 1, 2}) expect_normed(hidden, parts, false);
+    expect_normed(hidden, 2, true);
+  }
+}
+
+TEST(CudaRows, RotatesPairsAndStoresKeysAndValues) {
+  std::mt19937 random(4);
+  for (const int32_t dim : {16, 64, 128}) {
+    const size_t d = static_cast<size_t>(dim);
+    const int32_t heads = 6;
+    const int32_t kv_heads = 2;
+    const size_t rows = 3;
+    const size_t width = static_cast<size_t>(heads + 2 * kv_heads) * d;
+    const auto qkv = normal_halves(rows * width, random);
+    const auto rotations = normal_floats(10 * d, random);
+    const std::vector<int32_t> positions = {9, 0, 4};
+    const std::vector<int32_t> cells = {2 * 16 + 5, -1, 7};
+    DeviceArray<BFloat16> device_qkv(qkv);
+    DeviceArray<float> device_rotations(rotations);
+    DeviceArray<int32_t> device_positions(positions);
+    DeviceArray<int32_t> device_cells(cells);
+    DeviceArray<BFloat16> queries(rows * static_cast<size_t>(heads) * d);
+    const size_t kv_size = 3 * 2 * static_cast<size_t>(kv_heads) * 16 * d;
+    DeviceArray<BFloat16> kv(kv_size, 0);
+    rotate_and_store({.qkv = device_qkv.data(),
+                      .positions = device_positions.data(),
+                      .cells = device_cells.data(),
+                      .rotations = device_rotations.data(),
+                      .queries = queries.data(),
+                      .kv = kv.data(),
+                      .rows = static_cast<int32_t>(rows),
+                      .num_heads = heads,
+                      .num_kv_heads = kv_heads,
+                      .head_dim = dim},
+                     nullptr);
+    const auto got_q = queries.values();
+    const auto got_kv = kv.values();
+    size_t stored = 0;
+    for (const BFloat16 value : got_kv) stored += value.bits != 0 ? 1 : 0;
+    EXPECT_LE(stored, 2 * 2 * static_cast<size_t>(kv_heads) * d);  // nothing else was written
+    for (size_t row = 0; row < rows; ++row) {
+      for (size_t head = 0; head < static_cast<size_t>(heads + 2 * kv_heads); ++head) {
+        for (size_t c = 0; c < d; ++c) {
+          const auto in = [&](size_t column) {
+            return as_double(qkv[row * width + head * d + column]);
+          };
+          const size_t at = static_cast<size_t>(positions[row]) * d + c / 2 * 2;
+          const auto cosine = static_cast<double>(rotations[at]);
+          const auto sine = static_cast<double>(rotations[at + 1]);
+          double expected =
+              c % 2 == 0 ? in(c)*cosine - in(c + 1) * sine : in(c - 1) * sine + in(c)*cosine;
+          double got = 0;
+          if (head < static_cast<size_t>(heads)) {
+            got = as_double(got_q[(row * static_cast<size_t>(heads) + head) * d + c]);
+          } else {
+            if (cells[row] < 0) continue;
+            const auto cell = static_cast<size_t>(cells[row]);
+            const size_t kv_index = head - static_cast<size_t>(heads);
+            if (kv_index >= static_cast<size_t>(kv_heads)) expected = in(c);
+            got =
+                as_double(got_kv[((cell / 16 * 2 * static_cast<size_t>(kv_heads) + kv_index) * 16 +
+                                  cell % 16) *
+                                     d +
+                                 c]);
+          }
+          ASSERT_NEAR(got, expected, std::abs(expected) * kHalfUlp + 1e-6);
+        }
+      }
+    }
+  }
+}
+
+TEST(CudaRows, SwigluIsSiluOfTheGateTimesUp) {
+  std::mt19937 random(5);
+  for (const size_t inner : {8U, 1536U, 14336U}) {
+    const size_t rows = 3;
+    const auto gate_up = normal_halves(rows * 2 * inner, random, 4.0F);
+    DeviceArray<BFloat16> in(gate_up);
+    DeviceArray<BFloat16> out(rows * inner);
+    swiglu(in.data(), out.data(), static_cast<int32_t>(rows), static_cast<int32_t>(inner), nullptr);
+    const auto got = out.values();
+    for (size_t row = 0; row < rows; ++row) {
+      for (size_t c = 0; c < inner; ++c) {
+        const double gate = as_double(gate_up[row * 2 * inner + c]);
+        const double up = as_double(gate_up[row * 2 * inner + inner + c]);
+        const double expected = gate / (1 + std::exp(-gate)) * up;
+        ASSERT_NEAR(as_double(got[row * inner + c]), expected,
+                    std::abs(expected) * kHalfUlp + 1e-6);
+      }
+    }
+  }
+}
+
+TEST(CudaRows, BestTokenIsTheLowestIdOfTheLargestLogit) {
+  std::mt19937 random(6);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float minus_infinity = -std::numeric_limits<float>::infinity();
+  for (const size_t vocab : {3U, 1024U, 128256U}) {
+    auto logits = normal_floats(5 * vocab, random);
+    logits[vocab - 1] = 100.0F;
+    logits[vocab + 1] = 50.0F;
+    logits[vocab + vocab - 1] = 50.0F;
+    logits[2 * vocab] = nan;
+    logits[2 * vocab + 2] = 60.0F;
+    for (size_t i = 0; i < vocab; ++i) {
+      logits[3 * vocab + i] = nan;
+      logits[4 * vocab + i] = minus_infinity;
+    }
+    DeviceArray<float> in(logits);
+    DeviceArray<int32_t> slots(std::vector<int32_t>{1, 0, -1, 2, 3});
+    DeviceArray<int32_t> tokens(5);
+    DeviceArray<int32_t> last(4);
+    best_token({.logits = in.data(),
+                .slots = slots.data(),
+                .tokens = tokens.data(),
+                .last_tokens = last.data(),
+                .rows = 5,
+                .vocab_size = static_cast<int32_t>(vocab)},
+               nullptr);
+    const auto v = static_cast<int32_t>(vocab);
+    EXPECT_EQ(tokens.values(), (std::vector<int32_t>{v - 1, 1, 2, 0, 0}));
+    EXPECT_EQ(last.values(), (std::vector<int32_t>{1, v - 1, 0, 0}));
+  }
+}
+
+TEST(CudaRows, RandomFillHasTheDeviationAskedForAndRepeats) {
+  DeviceArray<BFloat16> a(1 << 20);
+  DeviceArray<BFloat16> b(1 << 20);
+  fill_random(a.data(), 1 << 20, 3, 0.5F, nullptr);
+  fill_random(b.data(), 1 << 20, 3, 0.5F, nullptr);
+  const auto values = a.values();
+  EXPECT_TRUE(same_bits(values.data(), b.values().data(), values.size()));
+  double sum = 0;
+  double squares = 0;
+  for (const BFloat16 value : values) {
+    sum += as_double(value);
+    squares += as_double(value) * as_double(value);
+  }
+  EXPECT_NEAR(sum / (1 << 20), 0, 0.01);
+  EXPECT_NEAR(std::sqrt(squares / (1 << 20)), 0.5, 0.01);
+}
+
+}  // namespace
+}  // namespace puna::kernels::cuda

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Arrays on the GPU for the tests of its kernels.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "base/numeric.h"
+
+namespace puna::kernels::cuda {
+
+template <typename T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(size_t count, int poison = 0xFF) : count_(count) {
+    EXPECT_EQ(cudaMalloc(&data_, count * sizeof(T)), cudaSuccess);
+    EXPECT_EQ(cudaMemset(data_, poison, count * sizeof(T)), cudaSuccess);
+  }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
+    EXPECT_EQ(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice),
+              cudaSuccess);
+  }
+  ~DeviceArray() { (void)cudaFree(data_); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+
+  T* data() { return static_cast<T*>(data_); }
+  std::vector<T> values() const {
+    std::vector<T> result(count_);
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    EXPECT_EQ(cudaMemcpy(result.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost),
+              cudaSuccess);
+    return result;
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t count_;
+};
+
+inline std::vector<float> normal_floats(size_t count, std::mt19937& random, float scale = 1.0F) {
+  std::normal_distribution<float> normal(0.0F, scale);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+inline std::vector<BFloat16> normal_halves(size_t count, std::mt19937& random, float scale = 1.0F) {
+  std::vector<BFloat16> values;
+  for (const float value : normal_floats(count, random, scale))
+    values.push_back(to_bfloat16(value));
+  return values;
+}
+
+inline double as_double(BFloat16 value) { return static_cast<double>(to_float(value)); }
+
+template <typename T>
+bool same_bits(const T* a, const T* b, size_t count) {
+  return std::memcmp(a, b, count * sizeof(T)) == 0;
+}
+
+}  // namespace puna::kernels::cuda
