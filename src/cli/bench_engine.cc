@@ -19,7 +19,7 @@ namespace {
 namespace json = boost::json;
 
 // What `serve` puts into a step at most, unless more sequences decode at once.
-const int32_t kMaxBatchTokens = ServeFlags{}.max_num_batched_tokens;
+constexpr int32_t kMaxBatchTokens = kDefaultMaxBatchTokens;
 constexpr TimeNs kWarmUpBudget = kNsPerSecond;
 constexpr int32_t kPeakRows = 32;
 

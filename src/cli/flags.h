@@ -19,6 +19,9 @@
 
 namespace puna::cli {
 
+// Rows of a step at most: prompt tokens and sequences that decode.
+inline constexpr int32_t kDefaultMaxBatchTokens = 512;
+
 // How a model is loaded, whatever is done with it.
 struct ModelFlags {
   std::string model;          // a GGUF file or a Hugging Face folder
@@ -50,7 +53,7 @@ struct ServeFlags {
   std::string tls_cert;
   std::string tls_key;
   int32_t max_num_seqs = 32;
-  int32_t max_num_batched_tokens = 512;
+  int32_t max_num_batched_tokens = kDefaultMaxBatchTokens;
   int32_t max_queued_requests = 256;
   int64_t max_queued_tokens = 1 << 18;
   bool no_prefix_cache = false;

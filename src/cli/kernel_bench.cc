@@ -32,7 +32,7 @@ constexpr int32_t kHeadDim = 128;
 
 constexpr int32_t kRows[] = {1, 2, 4, 8, 16, 32, 64, 256, 512};
 // What calls walk through before they come back to the same bytes: far beyond the caches.
-constexpr uint64_t kWalkBytes = uint64_t{192} << 20;
+constexpr int64_t kWalkBytes = int64_t{192} << 20;
 constexpr TimeNs kMeasureNs = 100 * kNsPerMs;
 constexpr int64_t kLeastCalls = 3;
 constexpr int64_t kMostCalls = 1000;
@@ -120,7 +120,7 @@ Result<KernelBench::Matrices> KernelBench::pack(formats::TensorType type,
   const int64_t rows = std::accumulate(part_rows.begin(), part_rows.end(), int64_t{0});
   const kernels::RandomWeights weights(type, rows, kHidden, 1);
   const std::span<const std::byte> once = weights.part().data;
-  const size_t copies = ceil_div(kWalkBytes, once.size());
+  const auto copies = static_cast<size_t>(ceil_div(kWalkBytes, std::ssize(once)));
   Matrices matrices;
   matrices.bytes = static_cast<double>(once.size());
   matrices.weights = static_cast<double>(rows * kHidden);
@@ -280,7 +280,8 @@ Result<std::vector<KernelTime>> KernelBench::attention(KvType type, int32_t head
     kernels::KvShape shape = {
         1, sequences * context / kernels::kKvBlockTokens, kHeads, kKvHeads, head_dim, type};
     if (!ops_.check_shape(shape).ok()) return Ok{};
-    shape.num_layers = static_cast<int32_t>(ceil_div(kWalkBytes, ops_.kv_bytes(shape)));
+    shape.num_layers =
+        static_cast<int32_t>(ceil_div(kWalkBytes, static_cast<int64_t>(ops_.kv_bytes(shape))));
     return attention_rows(shape, op, label, rows, sequences, context, times);
   };
   for (const int32_t context : {512, 8192}) {
