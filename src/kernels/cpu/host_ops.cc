@@ -16,8 +16,14 @@
 
 namespace puna::kernels {
 
+namespace {
+
+// Larger memory is walked through in pages of 2 MB where the system has some. Only advice, so
+// errors don't matter.
+constexpr uint64_t kHugeFrom = 4 << 20;
+
 // Anonymous pages are zero, and become resident when first written.
-Result<Buffer> HostOps::allocate(uint64_t bytes, std::string_view what) const {
+Result<Buffer> map_pages(uint64_t bytes, std::string_view what) {
   const uint64_t wanted = bytes == 0 ? 1 : bytes;
   void* data = MAP_FAILED;
   errno = ENOMEM;
@@ -30,6 +36,26 @@ Result<Buffer> HostOps::allocate(uint64_t bytes, std::string_view what) const {
   }
   return Buffer(static_cast<std::byte*>(data), wanted,
                 [](std::byte* from, uint64_t size) { ::munmap(from, size); });
+}
+
+// Makes every page resident now, so that no step faults and memory cannot run out later.
+void touch(const Buffer& memory) {
+#ifdef MADV_POPULATE_WRITE
+  if (::madvise(memory.data(), memory.bytes(), MADV_POPULATE_WRITE) == 0) return;
+#endif
+  constexpr uint64_t kPage = 4096;  // or larger
+  for (uint64_t at = 0; at < memory.bytes(); at += kPage) {
+    *const_cast<volatile std::byte*>(memory.data() + at) = std::byte{0};
+  }
+}
+
+}  // namespace
+
+Result<Buffer> HostOps::allocate(uint64_t bytes, std::string_view what) const {
+  ASSIGN_OR_RETURN(Buffer memory, map_pages(bytes, what));
+  if (bytes >= kHugeFrom) ::madvise(memory.data(), memory.bytes(), MADV_HUGEPAGE);
+  touch(memory);
+  return memory;
 }
 
 void HostOps::upload(std::span<const float> values, const Buffer& to) const {
@@ -71,7 +97,7 @@ Result<std::unique_ptr<PackedMatrix>> HostOps::pack(std::span<const MatrixPart> 
   if (kinds.empty()) return std::unique_ptr<PackedMatrix>(std::move(matrix));
 
   const int64_t columns = matrix->columns();
-  ASSIGN_OR_RETURN(Buffer memory, allocate(packed_bytes(parts), "packed weights"));
+  ASSIGN_OR_RETURN(Buffer memory, map_pages(packed_bytes(parts), "packed weights"));
   // Every byte is read in order at each step: fewer page walks. Only advice, so errors don't
   // matter.
   ::madvise(memory.data(), memory.bytes(), MADV_HUGEPAGE);
