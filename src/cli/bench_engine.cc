@@ -185,7 +185,8 @@ Result<int> bench_engine(const BenchEngineFlags& flags) {
                    kernels::RoofMeter::create(report.machine.isa, report.machine.threads));
 
   const auto pool_positions = static_cast<uint64_t>(planned.plan.num_blocks) * kv::kBlockTokens;
-  const ModelWork model = ModelWork::of(*checkpoint, planned.plan.kv_pool / pool_positions);
+  const ModelWork model =
+      ModelWork::of(*checkpoint, planned.plan.of(plan::Owner::kKvPool) / pool_positions);
   report.model = flags.model.model;
   report.types = std::string(checkpoint->type_summary());
   report.kv_type = kv_type_name(flags.model.kv_type());
