@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/checked_math.h"
 #include "kernels/cpu/panel_weights.h"
 #include "kernels/cpu/thread_pool.h"
 
@@ -38,14 +40,15 @@ Result<Buffer> map_pages(uint64_t bytes, std::string_view what) {
                 [](std::byte* from, uint64_t size) { ::munmap(from, size); });
 }
 
-// Makes every page resident now, so that no step faults and memory cannot run out later.
-void touch(const Buffer& memory) {
+// Makes every page of [data, data + bytes) resident now, so that no step faults and memory cannot
+// run out later.
+void touch(std::byte* data, uint64_t bytes) {
 #ifdef MADV_POPULATE_WRITE
-  if (::madvise(memory.data(), memory.bytes(), MADV_POPULATE_WRITE) == 0) return;
+  if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return;
 #endif
   constexpr uint64_t kPage = 4096;  // or larger
-  for (uint64_t at = 0; at < memory.bytes(); at += kPage) {
-    *const_cast<volatile std::byte*>(memory.data() + at) = std::byte{0};
+  for (uint64_t at = 0; at < bytes; at += kPage) {
+    *static_cast<volatile std::byte*>(data + at) = std::byte{0};
   }
 }
 
@@ -53,8 +56,18 @@ void touch(const Buffer& memory) {
 
 Result<Buffer> HostOps::allocate(uint64_t bytes, std::string_view what) const {
   ASSIGN_OR_RETURN(Buffer memory, map_pages(bytes, what));
-  if (bytes >= kHugeFrom) ::madvise(memory.data(), memory.bytes(), MADV_HUGEPAGE);
-  touch(memory);
+  if (bytes < kHugeFrom || options_.pool == nullptr) {
+    touch(memory.data(), memory.bytes());
+    return memory;
+  }
+  ::madvise(memory.data(), memory.bytes(), MADV_HUGEPAGE);
+  options_.pool->run([&](Lane& lane) {
+    const Lane::Range pieces =
+        lane.share(ceil_div(static_cast<int64_t>(bytes), int64_t{kHugeFrom}));
+    const uint64_t begin = static_cast<uint64_t>(pieces.begin) * kHugeFrom;
+    const uint64_t end = std::min(static_cast<uint64_t>(pieces.end) * kHugeFrom, memory.bytes());
+    if (begin < end) touch(memory.data() + begin, end - begin);
+  });
   return memory;
 }
 
