@@ -242,11 +242,13 @@ TEST_F(AdmissionTest, LedgersAreWhatTheyAreGiven) {
   EXPECT_EQ(error_code_of(get("/v1/ledger")), "no_ledger");
   server->stop();
   ServedModel model = served();
-  model.ledger = [] { return std::string(R"({"total":7})"); };
+  model.ledger = [](const HostUse& use) {
+    return fmt::format(R"({{"total":7,"connections":{}}})", use.connections);
+  };
   auto restarted = Server::start(config, model);
   ASSERT_TRUE(restarted.ok());
   server = std::move(restarted).value();
-  EXPECT_EQ(get("/v1/ledger").body, R"({"total":7})");
+  EXPECT_EQ(get("/v1/ledger").body, R"({"total":7,"connections":1})");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "api/request_fields.h"
+#include "base/json_memory.h"
 
 namespace puna::api {
 namespace {
@@ -125,7 +126,7 @@ MaybeError parse_request(Endpoint endpoint, std::string_view body, const Request
                          ApiRequest& request) {
   request.endpoint = endpoint;
   try {
-    CappedMemory memory((size_t{4} << 20U) + 8 * body.size());
+    CappedMemory memory(json_tree_limit(body.size()));
     boost::system::error_code ec;
     json::parse_options options;
     options.max_depth = kMaxDepth;

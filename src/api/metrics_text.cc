@@ -225,7 +225,7 @@ void append_metrics(std::string& out, const ServedModel& model, const ServerStat
   append_counters(text, stats);
   append_histograms(text, stats);
   append_server(text, status);
-  if (model.extra_metrics) model.extra_metrics(out);
+  if (model.extra_metrics) out += model.extra_metrics(status.host_use());
 }
 
 }  // namespace puna::api

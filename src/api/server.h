@@ -44,6 +44,12 @@ struct ServerConfig {
   int32_t write_timeout_ms = 30'000;  // a client that does not read for this long is dropped
 };
 
+// What the server's side holds now, for the memory ledger.
+struct HostUse {
+  int64_t connections = 0;
+  int64_t body_bytes = 0;  // of requests that are being read
+};
+
 // What the server serves; everything outlives it.
 struct ServedModel {
   engine::Engine* engine = nullptr;
@@ -54,9 +60,9 @@ struct ServedModel {
   uint64_t default_seed = 0;  // --seed; requests without a seed draw from it
   std::string build = {};     // for /version
   // Appended to /metrics: facts of others (bytes by owner), in Prometheus text format. Any thread.
-  std::function<void(std::string&)> extra_metrics = {};
+  std::function<std::string(const HostUse&)> extra_metrics = {};
   // What /v1/ledger answers: bytes by owner, one JSON object. Any thread, and it must not wait.
-  std::function<std::string()> ledger = {};
+  std::function<std::string(const HostUse&)> ledger = {};
   // As the engine has them: what a request is counted as before it has run.
   std::array<engine::ClassPolicy, engine::kNumClasses> classes = engine::EngineConfig{}.classes;
 };

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "api/server.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "engine/request.h"
@@ -41,6 +42,7 @@ struct ServerStatus {
   Counter early_refusals;  // of them: before the prompt was tokenised
   std::array<Counter, kCountedStatuses.size()> responses;
 
+  HostUse host_use() const { return {connections.load(), body_bytes.load()}; }
   void count_response(int status) {
     for (size_t i = 0; i < kCountedStatuses.size(); ++i) {
       if (kCountedStatuses[i] == status) responses[i].add();

@@ -248,7 +248,7 @@ HttpResponse Service::quote(const HttpRequest& request) const {
 }
 
 HttpResponse Service::ledger() const {
-  if (model_.ledger) return json_response(model_.ledger());
+  if (model_.ledger) return json_response(model_.ledger(status_->host_use()));
   return error_response({.status = 404,
                          .message = "this server was started without a memory plan",
                          .param = {},

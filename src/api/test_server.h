@@ -76,7 +76,7 @@ struct ServerTest : ::testing::Test {
             .max_model_len = kTestContext,
             .default_seed = 7,
             .build = "1.2.3",
-            .extra_metrics = [](std::string& out) { out += "puna:extra 1\n"; }};
+            .extra_metrics = [](const HostUse&) { return std::string("puna:extra 1\n"); }};
   }
   void TearDown() override {
     if (server) server->stop();

@@ -12,14 +12,13 @@
 #include "cli/warm_up.h"
 #include "kernels/cpu/isa.h"
 #include "plan/byte_size.h"
+#include "plan/memory_model.h"
 
 namespace puna::cli {
 namespace {
 
 namespace json = boost::json;
 
-// What `serve` puts into a step at most, unless more sequences decode at once.
-constexpr int32_t kMaxBatchTokens = kDefaultMaxBatchTokens;
 constexpr TimeNs kWarmUpBudget = kNsPerSecond;
 constexpr int32_t kPeakRows = 32;
 
@@ -157,7 +156,7 @@ Result<> check_length(const BenchEngineFlags& flags, const formats::ModelSpec& s
 Result<PlannedBackend> load(const BenchEngineFlags& flags, const formats::Checkpoint& checkpoint) {
   LoadSize size;
   size.max_num_seqs = *std::max_element(flags.batch.begin(), flags.batch.end());
-  size.max_batch_tokens = std::max({kMaxBatchTokens, size.max_num_seqs, flags.chunk});
+  size.max_batch_tokens = std::max({plan::kDefaultBatchTokens, size.max_num_seqs, flags.chunk});
   size.max_queued_tokens = 0;
   size.max_model_len = flags.prompt + flags.output;
   size.whole_kv_pool = true;
@@ -185,7 +184,8 @@ Result<int> bench_engine(const BenchEngineFlags& flags) {
                    kernels::RoofMeter::create(report.machine.isa, report.machine.threads));
 
   const auto pool_positions = static_cast<uint64_t>(planned.plan.num_blocks) * kv::kBlockTokens;
-  const ModelWork model = ModelWork::of(*checkpoint, planned.plan.kv_pool / pool_positions);
+  const ModelWork model =
+      ModelWork::of(*checkpoint, planned.plan.of(plan::Owner::kKvPool) / pool_positions);
   report.model = flags.model.model;
   report.types = std::string(checkpoint->type_summary());
   report.kv_type = kv_type_name(flags.model.kv_type());

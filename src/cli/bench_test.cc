@@ -197,8 +197,7 @@ TEST(BenchCommand, RefusesWhatCannotRun) {
   engine.batch = {2, 4000};
   // Enough for the weights and the largest step, whatever this process holds already (sanitizers
   // hold much), but not for that many sequences' keys and values.
-  engine.model.memory_budget =
-      std::to_string((plan::resident_anonymous_bytes() >> 20) + 40) + "MiB";
+  engine.model.memory_budget = std::to_string((plan::runtime_bytes(0) >> 20) + 40) + "MiB";
   EXPECT_THAT(message(engine, bench_engine), HasSubstr("--batch 4000"));
   engine.model.model = "/no/such.gguf";
   EXPECT_THAT(message(engine, bench_engine), HasSubstr("/no/such.gguf"));

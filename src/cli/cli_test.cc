@@ -66,7 +66,7 @@ class CliTest : public ::testing::Test {
 
 TEST_F(CliTest, EveryHelpFitsAScreen) {
   for (const std::string_view help :
-       {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kBenchHelp, kBenchEngineHelp,
+       {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kPlanHelp, kBenchHelp, kBenchEngineHelp,
         kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
@@ -84,6 +84,7 @@ TEST_F(CliTest, EveryFlagIsInTheHelp) {
       {"serve", kServeHelp},
       {"run", kRunHelp},
       {"inspect", kInspectHelp},
+      {"plan", kPlanHelp},
       {"bench engine", kBenchEngineHelp},
       {"bench kernels", kBenchKernelsHelp},
       {"bench serve", kBenchServeHelp},
@@ -229,7 +230,7 @@ TEST_F(CliTest, BadFlagsAreOneLineThatNamesTheFlag) {
               HasSubstr("--chat-template"));
   EXPECT_THAT(serve_error({}), HasSubstr("--model"));
   EXPECT_THAT(serve_error({"--model", "m", "--tls-cert", "c.pem"}), HasSubstr("--tls-key"));
-  EXPECT_THAT(serve_error({"--model", "m", "--max-num-batched-tokens", "8"}),
+  EXPECT_THAT(serve_error({"--model", "m", "--max-num-batched-tokens", "8", "--max-num-seqs", "9"}),
               HasSubstr("--max-num-batched-tokens 8"));
   for (const char* temperature : {"nan", "inf", "-1", "warm"}) {
     EXPECT_FALSE(parse({"run", "m", "hi", "--temperature", temperature}).ok()) << temperature;
@@ -244,6 +245,33 @@ TEST_F(CliTest, RunTellsAnEmptyPromptFromNone) {
   EXPECT_TRUE(flags.prompt_given);
   EXPECT_TRUE(flags.seed_given);
   EXPECT_TRUE(flags.raw);
+}
+
+TEST_F(CliTest, PlanReadsItsFlags) {
+  const auto plan = [](std::vector<const char*> arguments) {
+    arguments.insert(arguments.begin(), "plan");
+    auto command = parse(std::move(arguments));
+    EXPECT_TRUE(command.ok()) << command.error().message();
+    return std::get<PlanFlags>(*command);
+  };
+  EXPECT_EQ(plan({"m.gguf"}).model.model, "m.gguf");
+  EXPECT_EQ(plan({"m.gguf"}).model.device, "cpu");
+  const PlanFlags flags =
+      plan({"--shape", "llama-3-8b", "--weights", "Q4_K", "--device", "a100-40g", "--max-num-seqs",
+            "7", "--max-num-batched-tokens", "9", "--max-model-len", "100", "--memory-budget", "9%",
+            "--kv-dtype", "bf16", "--json"});
+  EXPECT_EQ(flags.shape, "llama-3-8b");
+  EXPECT_EQ(flags.weights, "Q4_K");
+  EXPECT_EQ(flags.model.device, "a100-40g");
+  EXPECT_EQ(flags.max_num_seqs, 7);
+  EXPECT_EQ(flags.max_num_batched_tokens, 9);
+  EXPECT_EQ(flags.model.max_model_len, 100);
+  EXPECT_EQ(flags.model.memory_budget, "9%");
+  EXPECT_TRUE(flags.json);
+  EXPECT_FALSE(parse({"plan"}).ok());
+  EXPECT_FALSE(parse({"plan", "m.gguf", "--weights", "Q4_K"}).ok());
+  EXPECT_FALSE(parse({"plan", "--shape", "llama-9"}).ok());
+  EXPECT_FALSE(parse({"plan", "--shape", "llama-3-8b", "--device", "cuda"}).ok());
 }
 
 TEST_F(CliTest, BenchReadsItsFlags) {

@@ -12,6 +12,7 @@ namespace puna::cli {
 // `started_ns` is when the process began, for the start time that is printed.
 Result<int> serve(const ServeFlags& flags, TimeNs started_ns);
 Result<int> run(const RunFlags& flags);
+Result<int> plan_command(const PlanFlags& flags);
 Result<int> inspect(const InspectFlags& flags);
 Result<int> bench_engine(const BenchEngineFlags& flags);
 Result<int> bench_kernels(const BenchKernelsFlags& flags);

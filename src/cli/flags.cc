@@ -10,6 +10,7 @@
 #include "cli/help.h"
 #include "cli/keys_file.h"
 #include "cli/version.h"
+#include "plan/shapes.h"
 
 namespace puna::cli {
 namespace {
@@ -64,7 +65,9 @@ Result<> check_isa(const ModelFlags& flags) {
 
 // What says how to compute, whichever model.
 void add_compute_flags(CLI::App& app, ModelFlags& flags) {
-  app.add_option("--device", flags.device)->check(CLI::IsMember({"cpu"}));
+  if (app.get_option_no_throw("--device") == nullptr) {
+    app.add_option("--device", flags.device)->check(CLI::IsMember({"cpu"}));
+  }
   add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
   app.add_option("--isa", flags.isa)->envname("PUNA_CPU");  // see check_isa()
   add_choice<kernels::ActivationMode>(app, "--activations", flags.activations,
@@ -120,6 +123,19 @@ void add_run_flags(CLI::App& app, RunFlags& flags) {
   add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
   add_number<int32_t>(app, "--max-tokens", flags.max_tokens, 1, kMaxContext);
   app.add_flag("--raw", flags.raw);
+}
+
+void add_plan_flags(CLI::App& app, PlanFlags& flags) {
+  CLI::Option* model = app.add_option("--model,model", flags.model.model);
+  app.add_option("--shape", flags.shape)->excludes(model);
+  app.add_option("--weights", flags.weights);
+  app.add_option("--device", flags.model.device);
+  add_compute_flags(app, flags.model);
+  app.add_option("--memory-budget", flags.model.memory_budget);
+  add_number<int32_t>(app, "--max-model-len", flags.model.max_model_len, 1, kMaxContext);
+  add_number<int32_t>(app, "--max-num-seqs", flags.max_num_seqs, 1, kMaxSequences);
+  add_number<int32_t>(app, "--max-num-batched-tokens", flags.max_num_batched_tokens, 1, 65536);
+  app.add_flag("--json", flags.json);
 }
 
 void add_inspect_flags(CLI::App& app, InspectFlags& flags) {
@@ -231,6 +247,35 @@ Result<> apply_config(CLI::App& app, const std::string& path, ServeFlags& flags)
   return Ok{};
 }
 
+// 0 is a number that the plan chooses.
+Result<> check_step(int32_t max_num_seqs, int32_t max_num_batched_tokens) {
+  if (max_num_batched_tokens == 0 || max_num_batched_tokens >= max_num_seqs) return Ok{};
+  return Error(ErrorCode::kInvalidArgument,
+               "--max-num-batched-tokens {} is less than --max-num-seqs {}: each running request "
+               "takes a token of every step",
+               max_num_batched_tokens, max_num_seqs);
+}
+
+Result<> check_plan(const PlanFlags& flags) {
+  if (flags.model.model.empty() && flags.shape.empty()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "--model (a GGUF file or a Hugging Face folder) or --shape ({}) is missing",
+                 plan::shape_names());
+  }
+  if (!flags.shape.empty() && plan::find_shape(flags.shape) == nullptr) {
+    return Error(ErrorCode::kInvalidArgument, "--shape {}: there are {}", flags.shape,
+                 plan::shape_names());
+  }
+  if (flags.model.device != "cpu" && plan::find_device(flags.model.device) == nullptr) {
+    return Error(ErrorCode::kInvalidArgument, "--device {}: there are cpu, {}", flags.model.device,
+                 plan::device_names());
+  }
+  if (!flags.weights.empty() && flags.shape.empty()) {
+    return Error(ErrorCode::kInvalidArgument, "--weights goes with --shape: a file has its own");
+  }
+  return check_step(flags.max_num_seqs, flags.max_num_batched_tokens);
+}
+
 // What a range per flag can't say.
 Result<> check_serve(const ServeFlags& flags) {
   if (flags.model.model.empty()) {
@@ -242,12 +287,7 @@ Result<> check_serve(const ServeFlags& flags) {
                  flags.tls_cert.empty() ? "--tls-key" : "--tls-cert",
                  flags.tls_cert.empty() ? "--tls-cert" : "--tls-key");
   }
-  if (flags.max_num_batched_tokens < flags.max_num_seqs) {
-    return Error(ErrorCode::kInvalidArgument,
-                 "--max-num-batched-tokens {} is less than --max-num-seqs {}: each running request "
-                 "takes a token of every step",
-                 flags.max_num_batched_tokens, flags.max_num_seqs);
-  }
+  RETURN_IF_ERROR(check_step(flags.max_num_seqs, flags.max_num_batched_tokens));
   const auto empty = [](const std::string& text) { return text.empty(); };
   if (std::any_of(flags.api_keys.begin(), flags.api_keys.end(), empty)) {
     return Error(ErrorCode::kInvalidArgument, "--api-key (or PUNA_API_KEY) is empty");
@@ -272,6 +312,7 @@ struct Parser {
   CLI::App app;
   ServeFlags serve;
   RunFlags run;
+  PlanFlags plan;
   InspectFlags inspect;
   BenchEngineFlags bench_engine;
   BenchKernelsFlags bench_kernels;
@@ -280,6 +321,7 @@ struct Parser {
   std::string config;
   CLI::App* serve_app = app.add_subcommand("serve");
   CLI::App* run_app = app.add_subcommand("run");
+  CLI::App* plan_app = app.add_subcommand("plan");
   CLI::App* inspect_app = app.add_subcommand("inspect");
   CLI::App* bench_app = app.add_subcommand("bench");
   CLI::App* engine_app = bench_app->add_subcommand("engine");
@@ -292,6 +334,7 @@ struct Parser {
     app.require_subcommand(1);
     add_serve_flags(*serve_app, serve, config);
     add_run_flags(*run_app, run);
+    add_plan_flags(*plan_app, plan);
     add_inspect_flags(*inspect_app, inspect);
     bench_app->require_subcommand(1);
     add_bench_engine_flags(*engine_app, bench_engine);
@@ -299,7 +342,8 @@ struct Parser {
     add_bench_serve_flags(*load_app, bench_serve);
     add_selftest_flags(*selftest_app, selftest);
     // A flag given again wins, so that scripts can append to a command line. Lists add up.
-    for (CLI::App* sub_command : {serve_app, run_app, engine_app, kernels_app, load_app}) {
+    for (CLI::App* sub_command :
+         {serve_app, run_app, plan_app, engine_app, kernels_app, load_app}) {
       for (CLI::Option* option : sub_command->get_options()) {
         if (option->get_items_expected_max() == 1) {
           option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -311,6 +355,7 @@ struct Parser {
   std::string_view help() const {
     if (serve_app->parsed()) return kServeHelp;
     if (run_app->parsed()) return kRunHelp;
+    if (plan_app->parsed()) return kPlanHelp;
     if (engine_app->parsed()) return kBenchEngineHelp;
     if (kernels_app->parsed()) return kBenchKernelsHelp;
     if (load_app->parsed()) return kBenchServeHelp;
@@ -332,6 +377,11 @@ struct Parser {
       run.seed_given = run_app->get_option("--seed")->count() > 0;
       RETURN_IF_ERROR(check_isa(run.model));
       return Command(std::move(run));
+    }
+    if (plan_app->parsed()) {
+      RETURN_IF_ERROR(check_isa(plan.model));
+      RETURN_IF_ERROR(check_plan(plan));
+      return Command(std::move(plan));
     }
     if (engine_app->parsed()) {
       RETURN_IF_ERROR(check_isa(bench_engine.model));

@@ -19,9 +19,6 @@
 
 namespace puna::cli {
 
-// Rows of a step at most: prompt tokens and sequences that decode.
-inline constexpr int32_t kDefaultMaxBatchTokens = 512;
-
 // How a model is loaded, whatever is done with it.
 struct ModelFlags {
   std::string model;          // a GGUF file or a Hugging Face folder
@@ -52,8 +49,8 @@ struct ServeFlags {
   ClassPolicies classes = engine::EngineConfig{}.classes;
   std::string tls_cert;
   std::string tls_key;
-  int32_t max_num_seqs = 32;
-  int32_t max_num_batched_tokens = kDefaultMaxBatchTokens;
+  int32_t max_num_seqs = 0;            // 0: plan::kDefaultNumSeqs, or what fits
+  int32_t max_num_batched_tokens = 0;  // 0: plan::kDefaultBatchTokens, or what fits
   int32_t max_queued_requests = 256;
   int64_t max_queued_tokens = 1 << 18;
   bool no_prefix_cache = false;
@@ -72,6 +69,16 @@ struct RunFlags {
   bool seed_given = false;  // else another one each time
   int32_t max_tokens = 0;   // 0: up to the end of the context
   bool raw = false;         // no chat template: the model continues the text
+};
+
+// `puna plan`: what a model takes and how far a machine goes, with or without either.
+struct PlanFlags {
+  ModelFlags model;     // its `device` may also be a GPU's name (plan/shapes.h)
+  std::string shape;    // instead of a model: a name of plan/shapes.h
+  std::string weights;  // with a shape: the type of its matrices; empty: BF16
+  int32_t max_num_seqs = 0;
+  int32_t max_num_batched_tokens = 0;
+  bool json = false;
 };
 
 struct InspectFlags {
@@ -144,7 +151,7 @@ struct Text {
   std::string text;
 };
 
-using Command = std::variant<Text, ServeFlags, RunFlags, InspectFlags, BenchEngineFlags,
+using Command = std::variant<Text, ServeFlags, RunFlags, PlanFlags, InspectFlags, BenchEngineFlags,
                              BenchKernelsFlags, BenchServeFlags, SelftestFlags>;
 
 Result<Command> parse_command(int argc, const char* const* argv);

@@ -13,6 +13,7 @@ inline constexpr std::string_view kMainHelp =
   puna serve MODEL            answer OpenAI clients over HTTP
   puna run MODEL [PROMPT]     one answer, or a chat in the terminal
   puna inspect MODEL          what is in a model file
+  puna plan MODEL             what memory it takes, and how far a machine goes with it
   puna bench engine MODEL     how fast it runs here, beside what the machine can do
   puna bench kernels          the same for every operation, weight type and number of rows
   puna bench serve --url URL  load on a server: latencies, goodput, refusals
@@ -34,8 +35,8 @@ inline constexpr std::string_view kServeHelp =
                              with classes and limits: --api-keys-file FILE.toml
   --tls-cert, --tls-key PEM  serve https with this certificate and key
   --max-model-len N          longest prompt + answer, in tokens (default: the model's, or what fits)
-  --max-num-seqs N           requests that run at once (32)
-  --max-num-batched-tokens N tokens in one step (512)
+  --max-num-seqs N           requests that run at once (default: 32, or what fits)
+  --max-num-batched-tokens N tokens in one step (default: 512, or what fits)
   --max-queued-requests N, --max-queued-tokens N   more are told to retry later (256, 262144)
   --no-prefix-cache          don't keep the work of earlier prompts
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
@@ -74,6 +75,26 @@ inline constexpr std::string_view kInspectHelp =
 
   --tensors   list every tensor
   --json      one JSON object
+)";
+
+inline constexpr std::string_view kPlanHelp =
+    R"(usage: puna plan --model PATH [flags]             what memory a server would take
+       puna plan --shape NAME --device NAME [flags]
+
+Prints the plan that `puna serve` makes of the same flags, how many requests of that context and
+what context for that many requests would fit, and an estimate of the speed.
+
+  --model PATH               GGUF file or Hugging Face folder (also without --model)
+  --shape NAME               instead: llama-3-8b, llama-3.2-1b, ... (a wrong name lists them all)
+  --weights TYPE             of a shape: BF16 (default), Q8_0, Q4_K, ...; a GPU holds 16 bits anyway
+  --device NAME              cpu (this machine), h100-80g, a100-40g, rtx-4090, ... (as --shape)
+  --max-model-len N          longest prompt + answer, in tokens (default: the model's, or what fits)
+  --max-num-seqs N           requests that run at once (default: 32, or what fits)
+  --max-num-batched-tokens N tokens in one step (default: 512, or what fits)
+  --memory-budget SIZE       4GiB, or 80% of the machine or device
+  --activations, --kv-dtype  as for serve
+  --threads N, --isa NAME    as for serve
+  --json                     one JSON object
 )";
 
 inline constexpr std::string_view kBenchHelp =

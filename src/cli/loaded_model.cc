@@ -2,6 +2,7 @@
 #include "cli/loaded_model.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -18,30 +19,6 @@ namespace puna::cli {
 namespace {
 
 constexpr TimeNs kWarmUpBudget = 150 * kNsPerMs;
-
-Result<plan::MemoryPlan> make_plan(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
-                                   const LoadSize& size, plan::PlanRequest& request) {
-  ASSIGN_OR_RETURN(const plan::SystemMemory system, plan::read_system_memory());
-  request.model = flags.model;
-  request.max_model_len = size.max_model_len > 0 ? size.max_model_len : flags.max_model_len;
-  request.max_num_seqs = size.max_num_seqs;
-  request.max_batch_tokens = size.max_batch_tokens;
-  request.max_queued_requests = size.max_queued_requests;
-  request.max_queued_tokens = size.max_queued_tokens;
-  request.max_connections = size.max_connections;
-  request.threads = flags.threads;
-  request.isa = flags.isa;
-  request.kv_type = flags.kv_type();
-  request.activations = flags.activations;
-  request.runtime_bytes = plan::resident_anonymous_bytes();
-  if (size.whole_kv_pool) request.budget_bytes = system.available;
-  if (!flags.memory_budget.empty()) {
-    auto budget = plan::parse_budget(flags.memory_budget, system.total);
-    if (!budget.ok()) return std::move(budget).error().with_context("--memory-budget");
-    request.budget_bytes = *budget;
-  }
-  return plan::plan_memory(checkpoint, request, system);
-}
 
 // Distinguishes models in prefix-cache hashes (FNV-1a over what tells two files apart).
 uint64_t digest_of(const formats::Checkpoint& checkpoint) {
@@ -79,11 +56,51 @@ std::string slow_cpu_warning(std::span<const std::string_view> isas) {
          "slower\n";
 }
 
-Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
-                                    const LoadSize& size) {
-  PlannedBackend planned;
+Result<MeasuredTokenizer> load_tokenizer(formats::Checkpoint& checkpoint) {
+  const uint64_t before = plan::heap_bytes();
+  auto tokenizer = model::Tokenizer::load(checkpoint.tokenizer_source());
+  if (!tokenizer.ok()) {
+    return std::move(tokenizer).error().with_context("--model " + checkpoint.path());
+  }
+  const uint64_t after = plan::heap_bytes();
+  checkpoint.forget_tokenizer();
+  ::malloc_trim(0);  // what was needed only to build it
+  return MeasuredTokenizer{.tokenizer = std::move(tokenizer).value(),
+                           .bytes = after > before ? after - before : 0};
+}
+
+Result<plan::PlanRequest> plan_request(const ModelFlags& flags, const LoadSize& size,
+                                       uint64_t tokenizer_bytes, const plan::SystemMemory& system) {
   plan::PlanRequest request;
-  ASSIGN_OR_RETURN(planned.plan, make_plan(checkpoint, flags, size, request));
+  request.model = flags.model;
+  request.max_model_len = size.max_model_len > 0 ? size.max_model_len : flags.max_model_len;
+  request.max_num_seqs = size.max_num_seqs;
+  request.max_batch_tokens = size.max_batch_tokens;
+  request.server = size.server;
+  request.max_queued_requests = size.max_queued_requests;
+  request.max_queued_tokens = size.max_queued_tokens;
+  request.threads = flags.threads;
+  request.isa = flags.isa;
+  request.kv_type = flags.kv_type();
+  request.activations = flags.activations;
+  request.tokenizer_bytes = tokenizer_bytes;
+  request.runtime_bytes = plan::runtime_bytes(tokenizer_bytes);
+  if (size.whole_kv_pool) request.budget_bytes = system.available;
+  if (!flags.memory_budget.empty()) {
+    auto budget = plan::parse_budget(flags.memory_budget, system.total);
+    if (!budget.ok()) return std::move(budget).error().with_context("--memory-budget");
+    request.budget_bytes = *budget;
+  }
+  return request;
+}
+
+Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
+                                    const LoadSize& size, uint64_t tokenizer_bytes) {
+  PlannedBackend planned;
+  ASSIGN_OR_RETURN(const plan::SystemMemory system, plan::read_system_memory());
+  ASSIGN_OR_RETURN(const plan::PlanRequest request,
+                   plan_request(flags, size, tokenizer_bytes, system));
+  ASSIGN_OR_RETURN(planned.plan, plan::plan_memory(checkpoint, request, system));
   engine::CpuBackendConfig config = backend_config(planned.plan, request);
   LoadProgressPrinter printer(stderr_is_terminal(), print_to_stderr);
   if (checkpoint.weight_bytes() > LoadProgressPrinter::kSmallestFile) {
@@ -101,24 +118,27 @@ Result<LoadedModel> LoadedModel::load(const ModelFlags& flags, const LoadSize& s
   parts->checkpoint.emplace(std::move(checkpoint).value());
   parts->type_summary = parts->checkpoint->type_summary();
 
-  auto tokenizer = model::Tokenizer::load(parts->checkpoint->tokenizer_source());
-  if (!tokenizer.ok()) return std::move(tokenizer).error().with_context("--model " + flags.model);
-  parts->tokenizer.emplace(std::move(tokenizer).value());
+  ASSIGN_OR_RETURN(MeasuredTokenizer tokenizer, load_tokenizer(*parts->checkpoint));
+  parts->tokenizer = std::move(tokenizer.tokenizer);
   if (size.needs_chat_template) {
     auto chosen = model::ChatTemplate::choose(flags.chat_template, *parts->tokenizer);
     if (!chosen.ok()) return std::move(chosen).error().with_context("--model " + flags.model);
     parts->chat_template.emplace(std::move(chosen).value());
   }
 
-  ASSIGN_OR_RETURN(PlannedBackend planned, load_backend(*parts->checkpoint, flags, size));
+  ASSIGN_OR_RETURN(PlannedBackend planned,
+                   load_backend(*parts->checkpoint, flags, size, tokenizer.bytes));
   parts->plan = planned.plan;
+  parts->ledger.emplace(planned.plan);
   parts->backend = std::move(planned.backend);
+  parts->checkpoint->drop_all_pages();  // what reading the file left; what steps use comes back
   parts->warm_up_tokens = warm_up(*parts->backend, parts->clock, kWarmUpBudget);
 
   engine::EngineConfig config;
   config.max_queued_requests = size.max_queued_requests;
   config.max_queued_tokens = size.max_queued_tokens;
-  config.prefill_chunk_tokens = std::min(kPrefillChunkTokens, size.max_batch_tokens);
+  config.prefill_chunk_tokens = std::min(kPrefillChunkTokens, parts->plan.max_batch_tokens);
+  config.max_request_bytes = parts->plan.host.max_request_bytes;
   config.prefix_cache = size.prefix_cache;
   config.classes = size.classes;
   config.tenants = size.tenants;

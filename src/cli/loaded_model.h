@@ -19,6 +19,7 @@
 #include "formats/checkpoint.h"
 #include "model/chat_template.h"
 #include "model/tokenizer.h"
+#include "plan/ledger.h"
 #include "plan/memory_model.h"
 
 namespace puna::cli {
@@ -28,11 +29,11 @@ inline constexpr int32_t kPrefillChunkTokens = 256;
 
 // How much of it there is to be.
 struct LoadSize {
-  int32_t max_num_seqs = 1;
-  int32_t max_batch_tokens = 512;
+  bool server = false;           // clients connect
+  int32_t max_num_seqs = 1;      // 0: as many as is usual, or as fit
+  int32_t max_batch_tokens = 0;  // the same
   int32_t max_queued_requests = 1;
   int64_t max_queued_tokens = 1 << 18;
-  int32_t max_connections = 0;
   bool prefix_cache = true;
   bool needs_chat_template = true;
   std::array<engine::ClassPolicy, engine::kNumClasses> classes = engine::EngineConfig{}.classes;
@@ -53,8 +54,20 @@ std::string slow_cpu_warning(std::span<const std::string_view> isas);
 // "avx512_bf16, int8 activations": what the flags come to on this CPU.
 std::string compute_summary(const ModelFlags& flags);
 
+// A model's tokenizer and the memory that it took; frees the checkpoint's own tables of it.
+struct MeasuredTokenizer {
+  std::optional<model::Tokenizer> tokenizer = std::nullopt;
+  uint64_t bytes = 0;
+};
+Result<MeasuredTokenizer> load_tokenizer(formats::Checkpoint& checkpoint);
+
+// `tokenizer_bytes`: what the model's tokenizer took.
 Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
-                                    const LoadSize& size);
+                                    const LoadSize& size, uint64_t tokenizer_bytes = 0);
+
+// What plan_memory() is asked for: flags, and what this process takes already.
+Result<plan::PlanRequest> plan_request(const ModelFlags& flags, const LoadSize& size,
+                                       uint64_t tokenizer_bytes, const plan::SystemMemory& system);
 
 class LoadedModel {
  public:
@@ -67,6 +80,7 @@ class LoadedModel {
     return parts_->chat_template ? &*parts_->chat_template : nullptr;
   }
   const plan::MemoryPlan& plan() const { return parts_->plan; }
+  const plan::Ledger& ledger() const { return *parts_->ledger; }
   const std::string& type_summary() const { return parts_->type_summary; }
   engine::Engine& engine() { return *parts_->engine; }
   int32_t warm_up_tokens() const { return parts_->warm_up_tokens; }
@@ -80,6 +94,7 @@ class LoadedModel {
     std::optional<model::ChatTemplate> chat_template;
     std::string type_summary;
     plan::MemoryPlan plan;
+    std::optional<plan::Ledger> ledger;
     std::unique_ptr<engine::Backend> backend;
     std::unique_ptr<engine::Engine> engine;
     int32_t warm_up_tokens = 0;

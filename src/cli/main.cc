@@ -2,6 +2,7 @@
 // puna: exit code 0 for done, 1 for a failure while running, 2 with one line on stderr for bad
 // input.
 #include <fmt/core.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -14,6 +15,17 @@ namespace {
 
 using puna::Error;
 using puna::Result;
+
+// What is freed goes back to the system instead of growing the heap's free lists: two heaps for all
+// threads, and large pieces mapped on their own however often they come.
+void limit_heap_slack() {
+  constexpr int kArenas = 2;
+  constexpr int kMappedFrom = 256 << 10;
+  constexpr int kKeptFree = 256 << 10;
+  ::mallopt(M_ARENA_MAX, kArenas);
+  ::mallopt(M_MMAP_THRESHOLD, kMappedFrom);
+  ::mallopt(M_TRIM_THRESHOLD, kKeptFree);
+}
 
 int report(const Error& error) {
   std::string line = error.message();
@@ -32,6 +44,9 @@ struct RunCommand {
     return puna::cli::serve(flags, started_ns);
   }
   Result<int> operator()(const puna::cli::RunFlags& flags) const { return puna::cli::run(flags); }
+  Result<int> operator()(const puna::cli::PlanFlags& flags) const {
+    return puna::cli::plan_command(flags);
+  }
   Result<int> operator()(const puna::cli::InspectFlags& flags) const {
     return puna::cli::inspect(flags);
   }
@@ -53,6 +68,7 @@ struct RunCommand {
 
 int main(int argc, char** argv) {
   const puna::TimeNs started_ns = puna::SteadyClock().now_ns();
+  limit_heap_slack();
   const auto command = puna::cli::parse_command(argc, argv);
   if (!command.ok()) return report(command.error());
   const Result<int> exit_code = std::visit(RunCommand{started_ns}, *command);

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "api/server.h"
+#include "base/allocation_seal.h"
 #include "cli/commands.h"
 #include "cli/loaded_model.h"
 #include "cli/signals.h"
@@ -35,18 +36,18 @@ std::string name_of(const std::string& path) {
 
 LoadSize load_size(const ServeFlags& flags) {
   LoadSize size;
+  size.server = true;
   size.max_num_seqs = flags.max_num_seqs;
   size.max_batch_tokens = flags.max_num_batched_tokens;
   size.max_queued_requests = flags.max_queued_requests;
   size.max_queued_tokens = flags.max_queued_tokens;
-  size.max_connections = api::ServerConfig{}.max_connections;
   size.prefix_cache = !flags.no_prefix_cache;
   size.classes = flags.classes;
   size.tenants = api::tenants_of(flags.key_policies);
   return size;
 }
 
-api::ServerConfig server_config(const ServeFlags& flags) {
+api::ServerConfig server_config(const ServeFlags& flags, const plan::HostLimits& limits) {
   api::ServerConfig config;
   config.host = flags.host;
   config.port = static_cast<uint16_t>(flags.port);
@@ -54,7 +55,23 @@ api::ServerConfig server_config(const ServeFlags& flags) {
   config.api_keys = flags.key_policies;
   config.tls_cert = flags.tls_cert;
   config.tls_key = flags.tls_key;
+  config.max_connections = limits.max_connections;
+  config.max_body_bytes = limits.max_body_bytes;
+  config.max_total_body_bytes = limits.max_total_body_bytes;
+  config.work_threads = limits.work_threads;
   return config;
+}
+
+plan::LiveUse live_use(LoadedModel& model, const api::HostUse& host) {
+  const engine::EngineStats& stats = model.engine().stats();
+  return {.kv_usage = stats.kv_cache_usage.value(),
+          .requests_running = static_cast<int64_t>(stats.requests_running.value()),
+          .requests_waiting = static_cast<int64_t>(stats.requests_waiting.value()),
+          .tokens_waiting = static_cast<int64_t>(stats.tokens_waiting.value()),
+          .request_bytes = model.engine().request_bytes(),
+          .body_bytes = host.body_bytes,
+          .connections = host.connections,
+          .allocs_after_seal = allocs_after_seal()};
 }
 
 api::ServedModel served_model(LoadedModel& model, const ServeFlags& flags) {
@@ -68,7 +85,12 @@ api::ServedModel served_model(LoadedModel& model, const ServeFlags& flags) {
   served.default_seed = flags.seed;
   served.classes = flags.classes;
   served.build = std::string(kVersion);
-  served.extra_metrics = [text = model.plan().metrics()](std::string& out) { out += text; };
+  served.ledger = [&model](const api::HostUse& use) {
+    return model.ledger().json(live_use(model, use));
+  };
+  served.extra_metrics = [&model](const api::HostUse& use) {
+    return model.ledger().metrics(live_use(model, use));
+  };
   return served;
 }
 
@@ -144,10 +166,11 @@ Result<int> serve(const ServeFlags& flags, TimeNs started_ns) {
   spdlog::info("{}: {} layers, {}, chat template {}, {}, warmed up with steps of up to {} tokens",
                flags.model.model, model.spec().num_layers, model.type_summary(),
                model.chat_template()->name(), compute_summary(flags.model), model.warm_up_tokens());
+  seal_allocations();
   model.engine().start();
   const api::ServedModel served = served_model(model, flags);
   ASSIGN_OR_RETURN(const std::unique_ptr<api::Server> server,
-                   api::Server::start(server_config(flags), served));
+                   api::Server::start(server_config(flags, model.plan().host), served));
   server->set_ready(true);
   print_listening(flags, *server, served.names.front(), started_ns);
   return wait_and_drain(signals, model.engine(), *server, flags.drain_timeout_s);

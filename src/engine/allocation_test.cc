@@ -69,6 +69,7 @@ TEST(AllocationTest, TheStepLoopAllocatesNothing) {
                         .seed = seed,
                         .top_logprobs = static_cast<int32_t>(seed % 6)};
     request.stop.max_tokens = 70;
+    if (seed % 4 == 1) request.stop.stop_strings = {"never in the text", "nor this"};
     auto submission = engine.submit({request}, &waker);
     ASSERT_TRUE(submission.ok() && submission->refusal == nullptr);
     channels.push_back(submission->channels[0]);

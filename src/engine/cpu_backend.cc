@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu_backend.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 #include <vector>
 
+#include "base/allocation_seal.h"
 #include "base/check.h"
 #include "engine/sampler.h"
 #include "engine/softmax.h"
@@ -59,7 +61,7 @@ class CpuBackend final : public Backend {
   const std::unique_ptr<kernels::Ops> ops_;
   const model::Llama llama_;
   BackendLimits limits_;
-  std::vector<Sampler> samplers_;    // one per lane
+  std::vector<Sampler> samplers_;    // one per lane, or per slot if there are fewer
   std::vector<TokenId> last_token_;  // per slot: what the slot's last sampled step gave
   // The step as the model sees it; capacities are those of limits_.
   std::vector<int32_t> tokens_;
@@ -82,7 +84,8 @@ CpuBackend::CpuBackend(std::unique_ptr<kernels::ThreadPool> pool, std::unique_pt
   const auto lanes = static_cast<size_t>(pool_->size());
   const auto slots = static_cast<size_t>(config.max_num_seqs);
   samplers_.reserve(lanes);
-  for (size_t i = 0; i < lanes; ++i) samplers_.emplace_back(limits_.vocab_size, config.isa);
+  for (size_t i = 0; i < std::min(lanes, slots); ++i)
+    samplers_.emplace_back(limits_.vocab_size, config.isa);
   last_token_.assign(slots, -1);
   tokens_.reserve(static_cast<size_t>(config.max_batch_tokens));
   sequences_.reserve(slots);
@@ -132,9 +135,10 @@ void CpuBackend::lay_out_rows(const Batch& batch) {
 }
 
 void CpuBackend::sample(kernels::Lane& lane, const Batch& batch) {
-  Sampler& sampler = samplers_[static_cast<size_t>(lane.index())];
+  const bool per_lane = samplers_.size() == static_cast<size_t>(lane.count());
   lane.deal(static_cast<int64_t>(sample_items_.size()), [&](int64_t row) {
     const auto i = static_cast<size_t>(row);
+    Sampler& sampler = samplers_[per_lane ? static_cast<size_t>(lane.index()) : i];
     sampler.sample({llama_.logits().row(row), static_cast<size_t>(limits_.vocab_size)},
                    batch.items[sample_items_[i]], samples_[i]);
   });
@@ -145,6 +149,7 @@ void CpuBackend::start(const Batch& batch) {
   if (tokens_.empty()) return;
   const model::LlamaStep step{tokens_, sequences_, logit_rows_};
   pool_->run([&](kernels::Lane& lane) {
+    const SealedScope scope;
     llama_.forward(lane, step);
     lane.sync();
     sample(lane, batch);
@@ -178,9 +183,10 @@ CpuBackendBytes cpu_backend_bytes(const formats::Checkpoint& checkpoint,
   const model::LlamaBytes llama = model::Llama::bytes(checkpoint, **ops, llama_limits(config));
   return {.weights = llama.weights,
           .mapped = llama.mapped,
+          .loading = llama.loading,
           .kv = llama.kv,
           .activations = llama.activations,
-          .sampling = static_cast<uint64_t>(lanes_of(config)) *
+          .sampling = static_cast<uint64_t>(std::min(lanes_of(config), config.max_num_seqs)) *
                           sampler_bytes(checkpoint.spec().vocab_size) +
                       static_cast<uint64_t>(config.max_num_seqs) * sizeof(SampledToken)};
 }

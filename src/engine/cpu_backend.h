@@ -32,6 +32,7 @@ struct CpuBackendConfig {
 struct CpuBackendBytes {
   uint64_t weights = 0;  // packed copies; weights used straight from the mapped file are not in it
   uint64_t mapped = 0;   // file bytes that stay mapped and hot
+  uint64_t loading = 0;  // file bytes that are resident besides `weights` while they are packed
   uint64_t kv = 0;
   uint64_t activations = 0;  // of the worst legal step
   uint64_t sampling = 0;

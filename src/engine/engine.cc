@@ -2,6 +2,9 @@
 // The other threads' side of the engine: submit, cancel, drain, stop.
 #include "engine/engine.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <chrono>
 
 #include "base/check.h"
@@ -26,7 +29,43 @@ std::unique_ptr<Refusal> draining_refusal() {
   return refusal;
 }
 
+int64_t bytes_of(const Request& request) {
+  return request_bytes(static_cast<int64_t>(request.prompt.size()), request.stop.max_tokens,
+                       request.sampling.top_logprobs);
+}
+
+Result<> check_bytes(int64_t bytes, int64_t limit) {
+  if (limit == 0 || bytes <= limit) return Ok{};
+  return Error(ErrorCode::kInvalidArgument,
+               "This call needs {} bytes of the server's memory, and there are {} for all calls. "
+               "Please reduce max_tokens, the number of choices or the number of logprobs.",
+               bytes, limit);
+}
+
 }  // namespace
+
+// Null: they are counted, and given back with the channels.
+std::unique_ptr<Refusal> Engine::State::claim_bytes(const Request& first, int64_t bytes,
+                                                    const Estimate& estimate) {
+  const int64_t before = request_bytes->fetch_add(bytes);
+  if (config.max_request_bytes == 0 || before + bytes <= config.max_request_bytes) return nullptr;
+  request_bytes->fetch_sub(bytes);
+  auto refusal = std::make_unique<Refusal>();
+  refusal->retry_after_s = std::clamp(estimate.wait_s, 1.0, 60.0);
+  refusal->tokens_ahead = admission.queued_tokens();
+  const int64_t fixed = engine::request_bytes(static_cast<int64_t>(first.prompt.size()), 0,
+                                              first.sampling.top_logprobs);
+  const int64_t one = bytes_of(first) - fixed;
+  const int64_t left = config.max_request_bytes - before - fixed;
+  if (left > 0 && one > 0) {
+    refusal->max_tokens_now = static_cast<int32_t>(left * first.stop.max_tokens / one);
+  }
+  refusal->message = fmt::format(
+      "The memory for requests is taken: {} of {} bytes, and this call needs {}. Retry in {:.1f} "
+      "s.",
+      before, config.max_request_bytes, bytes, refusal->retry_after_s);
+  return refusal;
+}
 
 Result<Engine::Submission> Engine::submit(std::vector<Request> requests, Waker* waker) {
   State& state = *state_;
@@ -35,6 +74,7 @@ Result<Engine::Submission> Engine::submit(std::vector<Request> requests, Waker* 
                  kMaxChoices, requests.size());
   }
   int64_t tokens = 0;
+  int64_t bytes = 0;
   for (Request& request : requests) {
     apply_policy(request, state.config, state.backend.limits());
     RETURN_IF_ERROR(check_request(request, state.config, state.backend.limits()));
@@ -42,7 +82,9 @@ Result<Engine::Submission> Engine::submit(std::vector<Request> requests, Waker* 
       return Error(ErrorCode::kInvalidArgument, "the choices of one call have one class");
     }
     tokens += static_cast<int64_t>(request.prompt.size());
+    bytes += bytes_of(request);
   }
+  RETURN_IF_ERROR(check_bytes(bytes, state.config.max_request_bytes));
   // Counted before looking at `draining`: stop() sets that first and then waits for the count.
   const auto count = static_cast<int64_t>(requests.size());
   state.unfinished.fetch_add(count);
@@ -53,7 +95,9 @@ Result<Engine::Submission> Engine::submit(std::vector<Request> requests, Waker* 
   const Request& first = requests.front();
   const Claim claim = state.admission.claim(index_of(first.request_class), count, tokens);
   const Estimate estimate = state.admission.estimate(first, claim);
-  if (auto refusal = state.admission.judge(first, claim, estimate, state.clock.now_ns())) {
+  auto refusal = state.admission.judge(first, claim, estimate, state.clock.now_ns());
+  if (!refusal) refusal = state.claim_bytes(first, bytes, estimate);
+  if (refusal) {
     state.admission.give_back(claim);
     state.unfinished.fetch_sub(count);
     state.stats.refusals.add();
@@ -72,6 +116,7 @@ std::vector<ChannelPtr> Engine::State::enqueue(std::vector<Request> requests,
   std::vector<std::unique_ptr<Sequence>> sequences;
   sequences.reserve(requests.size());
   for (Request& request : requests) {
+    MemoryClaim memory(request_bytes, bytes_of(request));
     auto sequence = make_sequence(std::move(request), config, backend.limits(), tokenizer, waker);
     sequence->expected_ttft_s = estimate.ttft_s;
     sequence->accounted_ns = now_ns;
@@ -81,6 +126,7 @@ std::vector<ChannelPtr> Engine::State::enqueue(std::vector<Request> requests,
     if (!same_prompt) group = sequence->ticket;
     sequence->group = group;
     sequence->channel->facts().submitted_ns = now_ns;
+    sequence->channel->hold(std::move(memory));
     channels.push_back(sequence->channel);
     sequences.push_back(std::move(sequence));
   }
@@ -142,6 +188,7 @@ void Engine::set_pool_limit(int32_t num_blocks) {
   state_->notify();
 }
 
+int64_t Engine::request_bytes() const { return state_->request_bytes->load(); }
 bool Engine::step() { return state_->step(); }
 const EngineStats& Engine::stats() const { return state_->stats; }
 const BackendLimits& Engine::limits() const { return state_->backend.limits(); }

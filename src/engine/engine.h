@@ -46,7 +46,8 @@ struct TenantPolicy {
 struct EngineConfig {
   int32_t max_queued_requests = 256;
   int64_t max_queued_tokens = 1 << 18;  // prompt tokens of requests that have not started
-  int32_t prefill_chunk_tokens = 256;   // largest piece of a prompt in one step
+  int64_t max_request_bytes = 0;  // of all requests that are not gone (request_memory.h); 0: any
+  int32_t prefill_chunk_tokens = 256;  // largest piece of a prompt in one step
   bool prefix_cache = true;
   uint64_t model_digest = 0;  // seeds the prefix cache's block hashes
   bool chunk_sizing = true;   // size prompts' chunks by the latency model and the tpot targets
@@ -191,6 +192,8 @@ class Engine {
   bool step();
 
   const EngineStats& stats() const;
+  // Any thread: host memory that requests may be using now, at most.
+  int64_t request_bytes() const;
   const BackendLimits& limits() const;
   bool draining() const;
   // Throws nothing, CHECKs every invariant of sequences and blocks; the simulation calls it each

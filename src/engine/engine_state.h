@@ -11,6 +11,7 @@
 #include "engine/admission.h"
 #include "engine/engine.h"
 #include "engine/publisher.h"
+#include "engine/request_memory.h"
 #include "engine/scheduler.h"
 
 namespace puna::engine {
@@ -27,6 +28,9 @@ struct Engine::State {
   // over.
   std::vector<ChannelPtr> enqueue(std::vector<Request> requests, const Estimate& estimate,
                                   Waker* waker);
+  // Any thread: the memory of a call whose first choice is `first`, or why it can't be had now.
+  std::unique_ptr<Refusal> claim_bytes(const Request& first, int64_t bytes,
+                                       const Estimate& estimate);
   // Ends everything that is left, after the thread stopped.
   void fail_unfinished();
   // Wakes the thread from its sleep.
@@ -49,6 +53,7 @@ struct Engine::State {
   LoadSigns signs;
   uint64_t evictions_seen = 0;
 
+  MemoryClaim::Pool request_bytes = std::make_shared<std::atomic<int64_t>>(0);
   BoundedQueue<std::unique_ptr<Sequence>> submitted;
   std::atomic<int64_t> unfinished{0};  // taken, and not ended yet
   std::atomic<uint64_t> next_ticket{1};
@@ -59,6 +64,7 @@ struct Engine::State {
   std::thread thread;
 
  private:
+  bool sealed_step();
   void accept_submitted();
   void prepare(TimeNs now_ns);
   bool end_gone_or_late(TimeNs now_ns);

@@ -2,6 +2,7 @@
 // The engine thread's side: the step, and what happens between steps.
 #include <algorithm>
 
+#include "base/allocation_seal.h"
 #include "base/check.h"
 #include "engine/engine_state.h"
 #include "engine/time_ledger.h"
@@ -82,13 +83,18 @@ void Engine::State::run() {
     // Read before looking for work: what arrives after the look changes it, and wait() returns.
     const uint32_t seen = signal.load(std::memory_order_acquire);
     if (stopping.load(std::memory_order_acquire)) return;
-    if (step()) continue;
+    if (sealed_step()) continue;
     if (waits_for_deadline()) {
       std::this_thread::sleep_for(kDeadlinePoll);
     } else {
       signal.wait(seen, std::memory_order_acquire);
     }
   }
+}
+
+bool Engine::State::sealed_step() {
+  const SealedScope scope;
+  return step();
 }
 
 bool Engine::State::step() {

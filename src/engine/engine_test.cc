@@ -223,6 +223,45 @@ TEST_F(EngineTest, RetryAfterFollowsTheMeasuredRate) {
   EXPECT_NEAR(refused->refusal->retry_after_s, 2.0, 0.01) << "two places, one request per second";
 }
 
+TEST_F(EngineTest, MemoryOfRequestsIsBoundedAndGivenBackWithTheChannel) {
+  const int64_t one = request_bytes(20, 100, -1);
+  config.max_request_bytes = 2 * one;
+  Engine engine(config, backend, tokenizer, clock);
+  ChannelPtr first = submit(engine, request(20, 100, 1));
+  ChannelPtr second = submit(engine, request(20, 100, 2));
+  EXPECT_EQ(engine.request_bytes(), 2 * one);
+
+  const auto third = engine.submit({request(20, 100, 3)}, &waker);
+  ASSERT_TRUE(third.ok());
+  ASSERT_NE(third->refusal, nullptr);
+  EXPECT_EQ(third->refusal->reason, RefusalReason::kQueueFull);
+  EXPECT_THAT(third->refusal->message, HasSubstr(std::to_string(2 * one)));
+  EXPECT_GE(third->refusal->retry_after_s, 1.0);
+  EXPECT_EQ(third->refusal->max_tokens_now, 0);
+  EXPECT_EQ(engine.request_bytes(), 2 * one);
+
+  // A call that can never be taken says so, and what to change.
+  Request logprobs = request(20, 400, 4);
+  logprobs.sampling.top_logprobs = kMaxTopLogprobs;
+  const auto never = engine.submit({logprobs}, &waker);
+  ASSERT_FALSE(never.ok());
+  EXPECT_EQ(never.error().code(), ErrorCode::kInvalidArgument);
+  EXPECT_THAT(never.error().message(), HasSubstr("logprobs"));
+
+  run(engine);
+  EXPECT_EQ(engine.request_bytes(), 2 * one) << "a reader still holds the answers";
+  first.reset();
+  EXPECT_EQ(engine.request_bytes(), one);
+  const auto smaller = engine.submit({request(20, 200, 5)}, &waker);
+  ASSERT_TRUE(smaller.ok());
+  ASSERT_NE(smaller->refusal, nullptr);
+  EXPECT_NEAR(smaller->refusal->max_tokens_now, 100, 2);  // what the message's promise is worth
+  EXPECT_EQ(submit(engine, request(20, smaller->refusal->max_tokens_now, 5))->cancelled(), false);
+  run(engine);
+  second.reset();
+  EXPECT_EQ(engine.request_bytes(), 0);
+}
+
 TEST_F(EngineTest, CancelFreesWithinOneStepWhereverItIs) {
   Engine engine(config, backend, tokenizer, clock);
   std::vector<ChannelPtr> channels;

@@ -30,7 +30,7 @@ bool Publisher::token(Sequence& sequence, const SampledToken& sampled, TimeNs no
     event.finish = FinishReason::kStop;
     event.is_stop_token = true;
   } else {
-    if (sequence.text) sequence.text->push(sampled.token);
+    if (sequence.text) sequence.text->follow(sampled.token);
     if (sequence.text && sequence.text->stopped()) {
       event.finish = FinishReason::kStop;
     } else if (sequence.output_tokens() == sequence.stop.max_tokens) {

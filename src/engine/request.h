@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "engine/request_memory.h"
 #include "model/tokenizer.h"
 
 namespace puna::engine {
@@ -144,6 +145,8 @@ class RequestChannel {
     }
     written_.store(index + 1, std::memory_order_release);
   }
+  // Before the first push: memory that is given back with the channel.
+  void hold(MemoryClaim claim) { claim_ = std::move(claim); }
   RequestFacts& facts() { return facts_; }  // also I/O thread, after it saw an event
   Waker* waker() const { return waker_; }
 
@@ -163,6 +166,7 @@ class RequestChannel {
   }
 
  private:
+  MemoryClaim claim_;
   std::vector<TokenEvent> events_;
   std::vector<TokenLogprob> top_;
   size_t top_per_event_;

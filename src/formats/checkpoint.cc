@@ -85,10 +85,25 @@ TokenizerSource Checkpoint::tokenizer_source() const {
   return source;
 }
 
+void Checkpoint::forget_tokenizer() {
+  if (state_->gguf != nullptr) state_->gguf->forget_arrays();
+}
+
 const TensorView& Checkpoint::tensor(WeightId id) const {
   const size_t index = weight_index(id);
   CHECK_LT(index, state_->weights.size());
   return state_->weights[index];
+}
+
+void Checkpoint::drop_all_pages() const {
+  if (state_->gguf != nullptr) {
+    for (const MappedFile& shard : state_->gguf->shards()) shard.drop_pages(0, shard.size());
+  }
+  if (state_->safetensors != nullptr) {
+    for (const SafetensorsFile& part : state_->safetensors->files()) {
+      part.mapped().drop_pages(0, part.mapped().size());
+    }
+  }
 }
 
 void Checkpoint::drop_pages(const TensorView& tensor) const {

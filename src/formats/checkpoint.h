@@ -67,6 +67,11 @@ class Checkpoint {
   // The same from a GGUF file that is open already, or parsed from bytes that outlive the
   // Checkpoint.
   static Result<Checkpoint> from_gguf(GgufFile file);
+  // Sizes without bytes, for planning: every matrix of `spec` in `type` (vectors in f32). Reading a
+  // weight is a segmentation fault. Errors: kInvalidArgument when a row is not whole blocks,
+  // kResourceExhausted when there are no addresses for so many bytes.
+  static Result<Checkpoint> of_shape(const ModelSpec& spec, TensorType type,
+                                     const std::string& name);
 
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -75,6 +80,8 @@ class Checkpoint {
   const std::string& path() const;
   const ModelSpec& spec() const;
   TokenizerSource tokenizer_source() const;
+  // Frees what tokenizer_source() leads to, once the tokenizer is loaded.
+  void forget_tokenizer();
 
   // The roles a spec needs are always there after open (CHECKed).
   const TensorView& tensor(WeightId id) const;
@@ -85,6 +92,8 @@ class Checkpoint {
 
   // Tells the kernel that the pages of `tensor` are no longer needed (after packing copied them).
   void drop_pages(const TensorView& tensor) const;
+  // The same of whole files: what is used in place comes back when it is touched.
+  void drop_all_pages() const;
 
  private:
   struct State;

@@ -18,8 +18,9 @@ namespace puna::formats {
 struct Checkpoint::State {
   std::string path;
   ModelSpec spec;
-  std::unique_ptr<GgufFile> gguf;                  // one of these two holds
-  std::unique_ptr<SafetensorsFolder> safetensors;  // the mapped bytes
+  std::unique_ptr<GgufFile> gguf;                  // one of these three holds
+  std::unique_ptr<SafetensorsFolder> safetensors;  // the mapped bytes,
+  std::shared_ptr<const std::byte> addresses;      // or just addresses
   std::vector<TensorView> weights;                 // by weight_index
   uint64_t weight_bytes = 0;
   std::string type_summary;

@@ -79,6 +79,12 @@ const GgufArray* GgufFile::get_array(std::string_view key) const {
   return value == nullptr ? nullptr : std::get_if<GgufArray>(&value->value);
 }
 
+void GgufFile::forget_arrays() {
+  std::erase_if(metadata_, [](const auto& entry) {
+    return std::holds_alternative<GgufArray>(entry.second.value);
+  });
+}
+
 const GgufTensor* GgufFile::find_tensor(std::string_view name) const {
   const auto found = tensor_index_.find(name);
   return found == tensor_index_.end() ? nullptr : &tensors_[found->second];

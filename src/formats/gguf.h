@@ -89,6 +89,8 @@ class GgufFile {
   std::optional<bool> get_bool(std::string_view key) const;
   std::optional<std::string_view> get_string(std::string_view key) const;
   const GgufArray* get_array(std::string_view key) const;
+  // Frees the metadata's arrays: a tokenizer's tables, which take much more than in the file.
+  void forget_arrays();
 
   // In file order, shard after shard.
   std::span<const GgufTensor> tensors() const { return tensors_; }

@@ -217,7 +217,8 @@ class Ops {
   virtual uint64_t activation_bytes(int64_t rows, int64_t columns) const = 0;
   virtual uint64_t kv_bytes(const KvShape& shape) const = 0;
 
-  // out[i] = table row tokens[i].
+  // out[i] = table row tokens[i]. A packed matrix of one part in file order (a tied head) is a
+  // table too.
   virtual void embed(Lane& lane, const PackedMatrix& table, std::span<const int32_t> tokens,
                      FloatRows out) const = 0;
   // rotations[row] = (cos, sin) of position * inverse_frequency[i], for i < head_dim / 2: [rows,

@@ -86,6 +86,7 @@ LlamaBytes Llama::bytes(const formats::Checkpoint& checkpoint, const Ops& ops,
   const WeightBytes weights = Weights::bytes(checkpoint, ops);
   return {.weights = weights.packed,
           .mapped = weights.mapped,
+          .loading = weights.loading,
           .kv = ops.kv_bytes(kv_shape(checkpoint.spec(), limits)),
           .activations = arena.used()};
 }

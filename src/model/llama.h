@@ -28,6 +28,7 @@ struct LlamaLimits {
 struct LlamaBytes {
   uint64_t weights = 0;  // besides the mapped file
   uint64_t mapped = 0;   // of the file, used in place
+  uint64_t loading = 0;  // of the file, besides `weights`, while they are packed
   uint64_t kv = 0;
   uint64_t activations = 0;
 };

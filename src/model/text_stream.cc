@@ -6,6 +6,11 @@
 #include "model/utf8.h"
 
 namespace puna::model {
+namespace {
+
+constexpr size_t kLongestCharacter = 4;
+
+}  // namespace
 
 TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stop_strings,
                        bool skip_special, bool include_stop)
@@ -14,6 +19,12 @@ TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stop
       skip_special_(skip_special),
       include_stop_(include_stop) {
   std::erase(stop_strings_, std::string());
+  size_t longest_stop = 0;
+  for (const std::string& stop : stop_strings_) longest_stop = std::max(longest_stop, stop.size());
+  // A token behind the unfinished character of the one before; each byte may become U+FFFD.
+  const auto most = static_cast<size_t>(tokenizer.longest_token_bytes()) + kLongestCharacter;
+  bytes_.reserve(most);
+  held_.reserve(longest_stop + most * kReplacementCharacter.size());
 }
 
 std::string TextStream::push(TokenId token) {
@@ -21,6 +32,14 @@ std::string TextStream::push(TokenId token) {
   bytes_ += tokenizer_->token_bytes(token);
   take_characters(/*at_end=*/false);
   return release(/*at_end=*/false);
+}
+
+void TextStream::follow(TokenId token) {
+  if (stopped_ || (skip_special_ && tokenizer_->is_special(token))) return;
+  bytes_ += tokenizer_->token_bytes(token);
+  take_characters(/*at_end=*/false);
+  stopped_ = find_stop().has_value();
+  held_.erase(0, held_.size() - possible_stop_bytes());
 }
 
 std::string TextStream::flush() {

@@ -29,6 +29,8 @@ class TextStream {
 
   std::string push(TokenId token);
   std::string flush();  // may complete a stop string too
+  // push() for who only wants to know where the answer stops: allocates nothing.
+  void follow(TokenId token);
   bool stopped() const { return stopped_; }
 
  private:

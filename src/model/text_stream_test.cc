@@ -30,9 +30,12 @@ std::vector<TokenId> byte_tokens(std::string_view text) {
 std::string streamed(const std::vector<TokenId>& ids, const std::vector<std::string>& stops,
                      bool include_stop = false) {
   TextStream stream(small_tokenizer(), stops, /*skip_special=*/true, include_stop);
+  TextStream follower(small_tokenizer(), stops, /*skip_special=*/true, include_stop);
   std::string text;
   for (const TokenId id : ids) {
     const std::string more = stream.push(id);
+    follower.follow(id);
+    EXPECT_EQ(follower.stopped(), stream.stopped());
     EXPECT_TRUE(more.empty() || utf8_is_whole(more)) << testing::PrintToString(more);
     text += more;
     if (stream.stopped()) return text;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/weights.h"
 
+#include <algorithm>
 #include <initializer_list>
 #include <utility>
 
@@ -67,6 +68,18 @@ uint64_t data_bytes(const MatrixSource& source) {
   return bytes;
 }
 
+// The head is the embedding, and is packed.
+bool looks_up_in_head(const Checkpoint& checkpoint, const Ops& ops) {
+  const MatrixPart head = part_of(checkpoint.tensor({WeightRole::kOutputHead}));
+  return checkpoint.spec().tied_head && ops.packed_bytes(std::span(&head, 1)) > 0;
+}
+
+// Every weight has pages of its own.
+uint64_t whole_pages(uint64_t bytes) {
+  constexpr uint64_t kPage = 4096;
+  return (bytes + kPage - 1) / kPage * kPage;
+}
+
 uint64_t norm_bytes(const Checkpoint& checkpoint) {
   return static_cast<uint64_t>(kernels::padded_columns(checkpoint.spec().hidden_size)) *
          sizeof(float);
@@ -109,7 +122,9 @@ Result<Weights> Weights::load(const Checkpoint& checkpoint, const Ops& ops,
 
   Weights weights;
   auto next = matrices.begin();
-  weights.embedding_ = ops.table(part_of(checkpoint.tensor({WeightRole::kTokenEmbedding})));
+  if (!looks_up_in_head(checkpoint, ops)) {
+    weights.embedding_ = ops.table(part_of(checkpoint.tensor({WeightRole::kTokenEmbedding})));
+  }
   weights.head_ = std::move(*next++);
   ASSIGN_OR_RETURN(weights.output_norm_, load_norm(checkpoint, ops, WeightRole::kOutputNorm, -1));
   for (int32_t layer = 0; layer < checkpoint.spec().num_layers; ++layer) {
@@ -126,17 +141,22 @@ Result<Weights> Weights::load(const Checkpoint& checkpoint, const Ops& ops,
 
 WeightBytes Weights::bytes(const Checkpoint& checkpoint, const Ops& ops) {
   const auto norms = 2 * static_cast<uint64_t>(checkpoint.spec().num_layers) + 1;
-  WeightBytes bytes{.packed = norms * norm_bytes(checkpoint)};
-  bool table_counted = false;
+  WeightBytes bytes{.packed = norms * whole_pages(norm_bytes(checkpoint))};
+  uint64_t packed_yet = 0;
+  uint64_t peak = 0;
   for_each_matrix(checkpoint, [&](const MatrixSource& source) {
     const uint64_t packed = ops.packed_bytes(source.parts);
-    bytes.packed += packed;
-    if (packed > 0) return;
-    bytes.mapped += data_bytes(source);
-    table_counted |= checkpoint.spec().tied_head &&
-                     source.tensors.front() == &checkpoint.tensor({WeightRole::kOutputHead});
+    const uint64_t file = data_bytes(source);
+    packed_yet += whole_pages(packed);
+    if (packed == 0) bytes.mapped += file;
+    if (packed > 0) peak = std::max(peak, packed_yet + file);
   });
-  if (!table_counted) bytes.mapped += checkpoint.tensor({WeightRole::kTokenEmbedding}).data.size();
+  bytes.packed += packed_yet;
+  bytes.loading = peak > packed_yet ? peak - packed_yet : 0;
+  // A tied embedding is the head, wherever that is.
+  if (!checkpoint.spec().tied_head) {
+    bytes.mapped += checkpoint.tensor({WeightRole::kTokenEmbedding}).data.size();
+  }
   return bytes;
 }
 

@@ -35,6 +35,9 @@ using LoadProgress = std::function<void(uint64_t done, uint64_t total)>;
 struct WeightBytes {
   uint64_t packed = 0;  // taken besides the file
   uint64_t mapped = 0;  // of the file, used in place
+  // While loading, at most so much more than `packed` is resident: pages of the file that are being
+  // packed, which are dropped after it.
+  uint64_t loading = 0;
 };
 
 class Weights {
@@ -45,13 +48,17 @@ class Weights {
                               const LoadProgress& progress = {});
   static WeightBytes bytes(const formats::Checkpoint& checkpoint, const kernels::Ops& ops);
 
-  const kernels::PackedMatrix& embedding() const { return *embedding_; }
+  const kernels::PackedMatrix& embedding() const {
+    return embedding_ != nullptr ? *embedding_ : *head_;
+  }
   const kernels::PackedMatrix& head() const { return *head_; }
   const NormWeights& output_norm() const { return output_norm_; }
   const std::vector<LayerWeights>& layers() const { return layers_; }
 
  private:
-  std::unique_ptr<kernels::PackedMatrix> embedding_;  // for look-ups, in place
+  // For look-ups, in place. None when the head is the same matrix and packed: its rows are read
+  // from there, so that the file's pages are not needed beside the copy.
+  std::unique_ptr<kernels::PackedMatrix> embedding_;
   std::unique_ptr<kernels::PackedMatrix> head_;
   NormWeights output_norm_;
   std::vector<LayerWeights> layers_;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every byte that a server will take, by owner, known before any of it is taken; and from it the
-// size of the KV pool. Computed once at start, on the main thread.
+// Every byte that a server will take, known before any of it is taken; and from it the size of the
+// KV pool, and of whatever the user left open: context, sequences, tokens in a step, host limits.
+// Computed once at start, on the main thread.
 //
 //   PlanRequest request{.max_num_seqs = 32};
 //   ASSIGN_OR_RETURN(MemoryPlan plan, plan_memory(checkpoint, request, system));
 //   std::cerr << plan.table();          // what `serve` prints
-//   config.num_blocks = plan.num_blocks;
+//   make_cpu_backend(checkpoint, backend_config(plan, request));
 #pragma once
 
 #include <cstdint>
@@ -16,50 +17,35 @@
 #include "base/result.h"
 #include "engine/cpu_backend.h"
 #include "formats/checkpoint.h"
+#include "plan/memory_plan.h"
 #include "plan/system_memory.h"
 
 namespace puna::plan {
 
+// What steps hold when the user leaves it open and memory is no matter.
+inline constexpr int32_t kDefaultNumSeqs = 32;
+inline constexpr int32_t kDefaultBatchTokens = 512;
+
 struct PlanRequest {
-  std::string model;          // for messages
-  int32_t max_model_len = 0;  // 0: the model's context, or as much of it as fits
-  int32_t max_num_seqs = 32;
-  int32_t max_batch_tokens = 512;
-  int32_t threads = 0;  // 0: one per core
+  std::string model;             // for messages
+  int32_t max_model_len = 0;     // 0: the model's context, or as much of it as fits
+  int32_t max_num_seqs = 0;      // 0: kDefaultNumSeqs, or what fits
+  int32_t max_batch_tokens = 0;  // 0: kDefaultBatchTokens, or what fits
+  int32_t threads = 0;           // 0: one per core
   std::string isa;
   kernels::KvType kv_type = kernels::KvType::kBF16;
   kernels::ActivationMode activations = kernels::ActivationMode::kInt8;
   uint64_t budget_bytes = 0;  // --memory-budget; 0: not given
+  // The device's own memory is planned, and all of it may be used; `runtime_bytes` is what its
+  // driver takes.
+  bool on_device = false;
   // What the host side may hold at once.
+  bool server = true;
   int64_t max_queued_requests = 256;
   int64_t max_queued_tokens = 1 << 18;
-  int64_t max_connections = 1024;
-  uint64_t runtime_bytes = 0;  // measured: heap in use when the plan is made (tokenizer, libraries)
-};
-
-struct MemoryPlan {
-  // Bytes by owner.
-  uint64_t weights_mapped = 0;  // used straight from the file's pages
-  uint64_t weights_packed = 0;  // copies in the kernels' layout
-  uint64_t kv_pool = 0;
-  uint64_t activations = 0;  // of the worst legal step
-  uint64_t sampling = 0;
-  uint64_t host_buffers = 0;  // queued prompts, output channels, connections
-  uint64_t runtime = 0;       // heap in use at start, thread stacks
-
-  int32_t num_blocks = 0;
-  int32_t max_model_len = 0;
-  int32_t max_num_seqs = 0;
-  kernels::KvType kv_type = kernels::KvType::kBF16;
-  uint64_t budget = 0;        // what all of it must fit in
-  bool budget_given = false;  // by --memory-budget; else the memory available at start
-
-  uint64_t fixed() const;  // all but the KV pool
-  uint64_t total() const { return fixed() + kv_pool; }
-  // Lines of at most 80 columns.
-  std::string table() const;
-  // `puna:memory_bytes{owner="..."}` in Prometheus text format.
-  std::string metrics() const;
+  // Measured when the plan is made.
+  uint64_t tokenizer_bytes = 0;
+  uint64_t runtime_bytes = 0;
 };
 
 // Bytes of a backend under a configuration: cpu_backend_bytes of one checkpoint, or a test's own.
@@ -75,6 +61,11 @@ Result<MemoryPlan> plan_memory(const formats::Checkpoint& checkpoint, const Plan
 // Bytes that one token position takes in the KV pool.
 uint64_t kv_bytes_per_token(const BackendCost& cost,
                             kernels::KvType kv_type = kernels::KvType::kBF16);
+
+// The plan of exactly this many sequences, tokens in a step and positions, with a pool in which all
+// sequences have their full length, and host limits of `host_size`; whether or not it fits.
+MemoryPlan full_plan(const BackendCost& cost, const PlanRequest& request, int32_t max_num_seqs,
+                     int32_t max_batch_tokens, int32_t max_model_len, int host_size);
 
 // The backend configuration that `plan` was made for.
 engine::CpuBackendConfig backend_config(const MemoryPlan& plan, const PlanRequest& request);

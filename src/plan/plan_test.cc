@@ -6,11 +6,18 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <sstream>
 
 #include "kv/block_id.h"
+#include "kv/block_pool.h"
+#include "kv/prefix_cache.h"
 #include "plan/byte_size.h"
+#include "plan/capacity.h"
+#include "plan/gpu_model.h"
+#include "plan/ledger.h"
 #include "plan/memory_model.h"
+#include "plan/shapes.h"
 #include "plan/system_memory.h"
 
 namespace puna::plan {
@@ -105,6 +112,7 @@ engine::CpuBackendBytes small_model(const engine::CpuBackendConfig& config) {
   engine::CpuBackendBytes bytes;
   bytes.mapped = 90 * kMiB;
   bytes.weights = 10 * kMiB;
+  bytes.loading = 2 * kMiB;
   bytes.kv = 4096 + static_cast<uint64_t>(config.num_blocks) * kv::kBlockTokens * kTokenBytes;
   bytes.activations = static_cast<uint64_t>(config.max_batch_tokens) * 16384;
   bytes.sampling = kMiB;
@@ -116,6 +124,8 @@ PlanRequest request() {
   PlanRequest request;
   request.model = "small.gguf";
   request.threads = 2;
+  request.max_num_seqs = kDefaultNumSeqs;
+  request.max_batch_tokens = kDefaultBatchTokens;
   return request;
 }
 
@@ -136,8 +146,8 @@ TEST(MemoryModel, TheTypeOfKvSetsThePoolAndReachesTheBackend) {
     const auto plan = plan_memory(by_type, kContext, asked, {64 * kGiB, 60 * kGiB});
     ASSERT_TRUE(plan.ok()) << plan.error().message();
     const bool small = type == kernels::KvType::kInt8;
-    EXPECT_EQ(plan->kv_pool, 32 * 512 * kTokenBytes / (small ? 4 : 1));
-    EXPECT_THAT(plan->table(), HasSubstr(small ? "KV pool, int8 " : "KV pool, f32 "));
+    EXPECT_EQ(plan->of(Owner::kKvPool), 32 * 512 * kTokenBytes / (small ? 4 : 1));
+    EXPECT_THAT(plan->table(), HasSubstr(small ? "int8: " : "f32: "));
     EXPECT_EQ(backend_config(*plan, asked).kv_type, type);
     EXPECT_EQ(backend_config(*plan, asked).activations, kernels::ActivationMode::kFloat);
   }
@@ -148,20 +158,20 @@ TEST(MemoryModel, DefaultPoolIsSensibleOnALargeMachine) {
   ASSERT_TRUE(plan.ok()) << plan.error().message();
   EXPECT_EQ(plan->max_model_len, kContext);
   EXPECT_EQ(plan->num_blocks, 32 * 512 / kv::kBlockTokens);
-  EXPECT_EQ(plan->kv_pool, 32 * 512 * kTokenBytes);
+  EXPECT_EQ(plan->of(Owner::kKvPool), 32 * 512 * kTokenBytes);
   EXPECT_LE(plan->total(), plan->budget);
 }
 
 TEST(MemoryModel, DefaultPoolTakesAtMostAQuarterOfASmallMachine) {
   const auto plan = plan_memory(small_model, kContext, request(), {kGiB, 800 * kMiB});
   ASSERT_TRUE(plan.ok()) << plan.error().message();
-  EXPECT_LE(plan->kv_pool, 200 * kMiB);
-  EXPECT_GT(plan->kv_pool, 190 * kMiB);
+  EXPECT_LE(plan->of(Owner::kKvPool), 200 * kMiB);
+  EXPECT_GT(plan->of(Owner::kKvPool), 190 * kMiB);
   EXPECT_EQ(plan->max_model_len, plan->num_blocks * kv::kBlockTokens);  // what fits
 }
 
 TEST(MemoryModel, ABudgetIsUsedUpButNeverExceeded) {
-  for (uint64_t mib : {300, 512, 1000, 4000}) {
+  for (const uint64_t mib : {300U, 512U, 1000U, 4000U}) {
     PlanRequest asked = request();
     asked.budget_bytes = mib * kMiB;
     const auto plan = plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB});
@@ -238,11 +248,192 @@ TEST(MemoryModel, TableFitsTheScreenAndAddsUp) {
   std::istringstream lines(plan->table());
   std::string line;
   while (std::getline(lines, line)) EXPECT_LE(line.size(), 80U) << line;
-  EXPECT_THAT(plan->table(), HasSubstr("512.0 MiB  16384 tokens in 1024 blocks"));
-  EXPECT_EQ(plan->weights_mapped + plan->weights_packed + plan->kv_pool + plan->activations +
-                plan->sampling + plan->host_buffers + plan->runtime,
-            plan->total());
-  EXPECT_THAT(plan->metrics(), HasSubstr("puna:memory_bytes{owner=\"kv_pool\"} 536870912\n"));
+  EXPECT_THAT(plan->table(), HasSubstr("512.0 MiB  bf16: 16384 tokens in 1024 blocks"));
+  EXPECT_THAT(plan->table(), HasSubstr("while loading"));
+  EXPECT_EQ(std::accumulate(plan->bytes.begin(), plan->bytes.end(), uint64_t{0}), plan->total());
+}
+
+TEST(MemoryModel, ABlockInTheTablesTakesWhatThePlanSays) {
+  if (heap_bytes() == 0) GTEST_SKIP() << "the sanitizer owns the heap";
+  constexpr int32_t kBlocks = 50'000;
+  const uint64_t before = heap_bytes();
+  kv::BlockPool pool(kBlocks);
+  const kv::PrefixCache cache(pool, 1);
+  const auto each = static_cast<double>(heap_bytes() - before) / kBlocks;
+  PlanRequest asked = request();
+  asked.max_model_len = kContext;
+  const MemoryPlan plan = full_plan(small_model, asked, 1, 1, kContext, 0);
+  const double planned = static_cast<double>(plan.of(Owner::kKvIndex)) / plan.num_blocks;
+  EXPECT_LE(each, planned);
+  EXPECT_GE(each, planned * 0.7);
+}
+
+PlanRequest open_request() {
+  PlanRequest asked = request();
+  asked.max_num_seqs = 0;
+  asked.max_batch_tokens = 0;
+  return asked;
+}
+
+TEST(MemoryModel, WhatIsLeftOpenShrinksWithTheBudget) {
+  MemoryPlan before;
+  for (const uint64_t mib : {130U, 160U, 300U, 2000U}) {
+    PlanRequest asked = open_request();
+    asked.budget_bytes = mib * kMiB;
+    const auto plan = plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB});
+    ASSERT_TRUE(plan.ok()) << plan.error().message();
+    EXPECT_LE(plan->total(), asked.budget_bytes);
+    EXPECT_GE(plan->max_num_seqs, before.max_num_seqs);
+    EXPECT_GE(plan->max_batch_tokens, before.max_batch_tokens);
+    EXPECT_GE(plan->host.max_connections, before.host.max_connections);
+    EXPECT_GE(plan->host.max_body_bytes, before.host.max_body_bytes);
+    EXPECT_GE(plan->host.max_request_bytes, before.host.max_request_bytes);
+    EXPECT_GE(plan->max_batch_tokens, plan->max_num_seqs);
+    before = *plan;
+  }
+  EXPECT_EQ(before.max_num_seqs, kDefaultNumSeqs);
+  EXPECT_EQ(before.max_batch_tokens, kDefaultBatchTokens);
+  PlanRequest asked = open_request();
+  asked.budget_bytes = 130 * kMiB;
+  EXPECT_LT(plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB})->max_num_seqs, 8);
+  asked.max_num_seqs = 8;  // what the user says is taken as it is
+  EXPECT_EQ(plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB})->max_num_seqs, 8);
+}
+
+TEST(MemoryModel, TheSmallestBudgetThatTheAdviceNamesWorksWithOpenLimits) {
+  PlanRequest asked = open_request();
+  asked.budget_bytes = 64 * kMiB;
+  const auto refused = plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB});
+  ASSERT_FALSE(refused.ok());
+  const std::string& message = refused.error().message();
+  asked.budget_bytes = *parse_budget(message.substr(message.rfind("at least ") + 9), 0);
+  const auto plan = plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB});
+  ASSERT_TRUE(plan.ok()) << plan.error().message();
+  EXPECT_GE(plan->max_model_len, 128);
+  asked.budget_bytes -= 2 * kMiB;
+  EXPECT_FALSE(plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB}).ok());
+}
+
+TEST(MemoryModel, PagesOfTheMatrixThatIsPackedHaveToFitToo) {
+  const auto one_matrix = [](const engine::CpuBackendConfig& config) {
+    engine::CpuBackendBytes bytes = small_model(config);
+    bytes.loading = 400 * kMiB;
+    return bytes;
+  };
+  PlanRequest asked = open_request();
+  asked.budget_bytes = 400 * kMiB;
+  EXPECT_FALSE(plan_memory(one_matrix, kContext, asked, {64 * kGiB, 60 * kGiB}).ok());
+  asked.budget_bytes = 420 * kMiB;
+  EXPECT_TRUE(plan_memory(one_matrix, kContext, asked, {64 * kGiB, 60 * kGiB}).ok());
+}
+
+TEST(Capacity, IsTheLargestThatFits) {
+  PlanRequest asked = request();
+  asked.budget_bytes = 2 * kGiB;
+  asked.max_model_len = 1024;
+  const auto plan = plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB});
+  ASSERT_TRUE(plan.ok()) << plan.error().message();
+  const Capacity found = capacity(small_model, kContext, asked, *plan);
+  const auto total = [&](int32_t sequences, int32_t context) {
+    return full_plan(small_model, asked, sequences, plan->max_batch_tokens, context, kHostSizes - 1)
+        .total();
+  };
+  EXPECT_GT(found.most_sequences, 40);  // 32 MiB each
+  EXPECT_LE(total(found.most_sequences, 1024), asked.budget_bytes);
+  EXPECT_GT(total(found.most_sequences + 1, 1024), asked.budget_bytes);
+  EXPECT_GT(found.longest_context, 1024);
+  EXPECT_LE(total(32, found.longest_context), asked.budget_bytes);
+  EXPECT_GT(total(32, found.longest_context + 16), asked.budget_bytes);
+}
+
+TEST(Shapes, HaveTheSizesOfTheModels) {
+  for (const auto& [name, millions] :
+       std::vector<std::pair<const char*, double>>{{"llama-3-8b", 8030},
+                                                   {"llama-3.2-1b", 1236},
+                                                   {"llama-3.2-3b", 3213},
+                                                   {"llama-3.1-70b", 70554},
+                                                   {"llama-2-7b", 6738},
+                                                   {"smollm2-135m", 134.5}}) {
+    const KnownShape* shape = find_shape(name);
+    ASSERT_NE(shape, nullptr) << name;
+    const auto checkpoint =
+        formats::Checkpoint::of_shape(shape->spec, formats::TensorType::kBF16, name);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.error().message();
+    EXPECT_NEAR(static_cast<double>(checkpoint->weight_bytes()) / 2e6, millions, millions * 1e-3);
+    EXPECT_THAT(shape_names(), HasSubstr(name));
+  }
+  EXPECT_EQ(find_shape("llama-9"), nullptr);
+  const auto odd = formats::Checkpoint::of_shape(find_shape("smollm2-135m")->spec,
+                                                 formats::TensorType::kQ4_K, "odd");
+  ASSERT_FALSE(odd.ok());  // 576 values are not whole blocks of 256
+  EXPECT_THAT(odd.error().message(), HasSubstr("Q4_K"));
+}
+
+TEST(Shapes, AShapeIsPlannedLikeAFile) {
+  const auto checkpoint = formats::Checkpoint::of_shape(find_shape("llama-3-8b")->spec,
+                                                        formats::TensorType::kQ4_K, "8b");
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.error().message();
+  const auto plan = plan_memory(*checkpoint, open_request(), {64 * kGiB, 60 * kGiB});
+  ASSERT_TRUE(plan.ok()) << plan.error().message();
+  // 7.5 billion weights in packed layers and head, half a billion of the table in place.
+  EXPECT_NEAR(static_cast<double>(plan->of(Owner::kWeightsPacked)), 7.5e9 * 4.5 / 8, 0.15e9);
+  EXPECT_NEAR(static_cast<double>(plan->of(Owner::kWeightsMapped)), 0.525e9 * 4.5 / 8, 0.01e9);
+  EXPECT_NEAR(static_cast<double>(plan->of(Owner::kKvPool)), 2147483648.0, 1e6);
+}
+
+TEST(Shapes, AnEightBillionModelOnGpus) {
+  const formats::ModelSpec& spec = find_shape("llama-3-8b")->spec;
+  const BackendCost cost = [&](const engine::CpuBackendConfig& config) {
+    return gpu_bytes(spec, config);
+  };
+  EXPECT_EQ(kv_bytes_per_token(cost), 128U * 1024);
+  PlanRequest asked = open_request();
+  asked.on_device = true;
+  asked.runtime_bytes = kGpuRuntimeBytes;
+  for (const auto& [name, sequences] :
+       std::vector<std::pair<const char*, int>>{{"h100-80g", 60}, {"a100-40g", 20}}) {
+    const KnownDevice* device = find_device(name);
+    ASSERT_NE(device, nullptr);
+    asked.budget_bytes = device->memory;
+    const auto plan = plan_memory(cost, spec.max_position, asked, {device->memory, device->memory});
+    ASSERT_TRUE(plan.ok()) << plan.error().message();
+    EXPECT_NEAR(static_cast<double>(plan->of(Owner::kWeightsPacked)), 16.06e9, 0.05e9);
+    EXPECT_EQ(plan->of(Owner::kConnections), 0U);  // the host's memory
+    const Capacity found = capacity(cost, spec.max_position, asked, *plan);
+    EXPECT_GE(found.most_sequences, sequences - 10);  // of a GiB each
+    EXPECT_LE(found.most_sequences, sequences + 10);
+    const Speed speed =
+        estimate_speed(spec, *plan, 128 * 1024, {device->read_per_s, device->bf16_ops_per_s});
+    EXPECT_NEAR(speed.decode_alone, device->read_per_s / 15.6e9, 10);  // weights but the table
+    EXPECT_GT(speed.decode_together, 5 * speed.decode_alone);
+    EXPECT_LT(speed.prefill, device->bf16_ops_per_s / 14e9);
+  }
+  EXPECT_EQ(estimate_speed(spec, {}, 1, {}).prefill, 0);  // an unknown machine
+}
+
+TEST(LedgerTest, PlannedAndUsedByOwner) {
+  const auto plan = plan_memory(small_model, kContext, request(), {64 * kGiB, 60 * kGiB});
+  ASSERT_TRUE(plan.ok());
+  const Ledger ledger(*plan);
+  const LiveUse use{.kv_usage = 0.25,
+                    .requests_waiting = 3,
+                    .tokens_waiting = 99,
+                    .request_bytes = 1000,
+                    .body_bytes = 77,
+                    .connections = 2};
+  const auto used = ledger.used(use);
+  EXPECT_EQ(used[index_of(Owner::kKvPool)], 128 * kMiB);
+  EXPECT_EQ(used[index_of(Owner::kRequests)], 1000U);
+  EXPECT_EQ(used[index_of(Owner::kBodies)], 77U);
+  EXPECT_EQ(used[index_of(Owner::kActivations)], plan->of(Owner::kActivations));
+  EXPECT_EQ(used[index_of(Owner::kConnections)] * static_cast<uint64_t>(plan->host.max_connections),
+            2 * plan->of(Owner::kConnections));
+  EXPECT_THAT(ledger.json(use),
+              HasSubstr(R"({"owner":"kv_pool","planned_bytes":536870912,"used_bytes":134217728})"));
+  EXPECT_THAT(ledger.json(use), HasSubstr(R"("blocks":1024,"blocks_used":256)"));
+  EXPECT_THAT(ledger.metrics(use), HasSubstr("puna:memory_bytes{owner=\"kv_pool\"} 536870912\n"));
+  EXPECT_THAT(ledger.metrics(use),
+              HasSubstr("puna:memory_used_bytes{owner=\"request_bodies\"} 77\n"));
 }
 
 TEST(MemoryModel, RealModelFitsASmallBudget) {
@@ -256,7 +447,8 @@ TEST(MemoryModel, RealModelFitsASmallBudget) {
   ASSERT_TRUE(plan.ok()) << plan.error().message();
   EXPECT_LE(plan->total(), kGiB);
   // Every weight is held once at least: mapped or packed.
-  EXPECT_GE(plan->weights_mapped + plan->weights_packed, checkpoint->weight_bytes() / 2);
+  EXPECT_GE(plan->of(Owner::kWeightsMapped) + plan->of(Owner::kWeightsPacked),
+            checkpoint->weight_bytes());
   EXPECT_GE(plan->max_model_len, 1024);
 }
 

@@ -18,8 +18,17 @@ struct SystemMemory {
 // `root` is in front of /proc and /sys; tests point it at a made-up tree.
 Result<SystemMemory> read_system_memory(const std::string& root = "");
 
-// Heap and stack bytes of this process that are resident now (RssAnon); 0 when the kernel won't
-// say.
-uint64_t resident_anonymous_bytes();
+// Bytes of the heap that are in use now, pieces mapped on their own included.
+uint64_t heap_bytes();
+
+// All of it, file pages included (VmRSS).
+uint64_t resident_bytes();
+
+// What the program itself takes that is not in the file of it: heap and written data that are
+// resident now, less the tokenizer's, plus what starting adds.
+uint64_t runtime_bytes(uint64_t tokenizer_bytes);
+// Resident pages of the program's and its libraries' files when the server is busy: clean, shared
+// with other processes, and the first that the kernel takes back when memory is short.
+inline constexpr uint64_t kProgramBytes = uint64_t{9} << 20;
 
 }  // namespace puna::plan

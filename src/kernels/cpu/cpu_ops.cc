@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "kernels/cpu/kv_layout.h"
+#include "kernels/cpu/panel_weights.h"
 #include "kernels/cpu/tile_product.h"
 #include "quant/dequant.h"
 
@@ -50,11 +51,18 @@ Result<> CpuOps::check_shape(const KvShape& shape) const {
 
 void CpuOps::embed(Lane& lane, const PackedMatrix& table, std::span<const int32_t> tokens,
                    FloatRows out) const {
-  const HostMatrix::Part& part = HostMatrix::of(table).parts().front();
+  const HostMatrix& matrix = HostMatrix::of(table);
+  const HostMatrix::Part& part = matrix.parts().front();
   const Lane::Range share = lane.share(static_cast<int64_t>(tokens.size()));
   for (int64_t i = share.begin; i < share.end; ++i) {
     const int32_t token = tokens[static_cast<size_t>(i)];
     CHECK(token >= 0 && token < part.rows);
+    if (matrix.packed()) {
+      const HostMatrix::Panels& panels = matrix.panels().front();
+      PanelColumn(panels.kind, panels.pair(token / kPairColumns), token % kPairColumns)
+          .read({out.row(i), static_cast<size_t>(out.columns)});
+      continue;
+    }
     quant::dequantize(part.type, {part.blocks(token, 0), static_cast<size_t>(part.row_bytes)},
                       {out.row(i), static_cast<size_t>(out.columns)});
   }

@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -11,13 +12,20 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/checked_math.h"
 #include "kernels/cpu/panel_weights.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace puna::kernels {
 
+namespace {
+
+// Larger memory is walked through in pages of 2 MB where the system has some. Only advice, so
+// errors don't matter.
+constexpr uint64_t kHugeFrom = 4 << 20;
+
 // Anonymous pages are zero, and become resident when first written.
-Result<Buffer> HostOps::allocate(uint64_t bytes, std::string_view what) const {
+Result<Buffer> map_pages(uint64_t bytes, std::string_view what) {
   const uint64_t wanted = bytes == 0 ? 1 : bytes;
   void* data = MAP_FAILED;
   errno = ENOMEM;
@@ -30,6 +38,37 @@ Result<Buffer> HostOps::allocate(uint64_t bytes, std::string_view what) const {
   }
   return Buffer(static_cast<std::byte*>(data), wanted,
                 [](std::byte* from, uint64_t size) { ::munmap(from, size); });
+}
+
+// Makes every page of [data, data + bytes) resident now, so that no step faults and memory cannot
+// run out later.
+void touch(std::byte* data, uint64_t bytes) {
+#ifdef MADV_POPULATE_WRITE
+  if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return;
+#endif
+  constexpr uint64_t kPage = 4096;  // or larger
+  for (uint64_t at = 0; at < bytes; at += kPage) {
+    *static_cast<volatile std::byte*>(data + at) = std::byte{0};
+  }
+}
+
+}  // namespace
+
+Result<Buffer> HostOps::allocate(uint64_t bytes, std::string_view what) const {
+  ASSIGN_OR_RETURN(Buffer memory, map_pages(bytes, what));
+  if (bytes < kHugeFrom || options_.pool == nullptr) {
+    touch(memory.data(), memory.bytes());
+    return memory;
+  }
+  ::madvise(memory.data(), memory.bytes(), MADV_HUGEPAGE);
+  options_.pool->run([&](Lane& lane) {
+    const Lane::Range pieces =
+        lane.share(ceil_div(static_cast<int64_t>(bytes), int64_t{kHugeFrom}));
+    const uint64_t begin = static_cast<uint64_t>(pieces.begin) * kHugeFrom;
+    const uint64_t end = std::min(static_cast<uint64_t>(pieces.end) * kHugeFrom, memory.bytes());
+    if (begin < end) touch(memory.data() + begin, end - begin);
+  });
+  return memory;
 }
 
 void HostOps::upload(std::span<const float> values, const Buffer& to) const {
@@ -71,7 +110,7 @@ Result<std::unique_ptr<PackedMatrix>> HostOps::pack(std::span<const MatrixPart> 
   if (kinds.empty()) return std::unique_ptr<PackedMatrix>(std::move(matrix));
 
   const int64_t columns = matrix->columns();
-  ASSIGN_OR_RETURN(Buffer memory, allocate(packed_bytes(parts), "packed weights"));
+  ASSIGN_OR_RETURN(Buffer memory, map_pages(packed_bytes(parts), "packed weights"));
   // Every byte is read in order at each step: fewer page walks. Only advice, so errors don't
   // matter.
   ::madvise(memory.data(), memory.bytes(), MADV_HUGEPAGE);

@@ -62,6 +62,12 @@ class Packed {
     const HostMatrix::Panels& panels = matrix_.panels().front();
     return PanelColumn(kind_, panels.pair(row / kPairColumns), row % kPairColumns).value(column);
   }
+  std::vector<float> row(int64_t row, int64_t columns) const {
+    const HostMatrix::Panels& panels = matrix_.panels().front();
+    std::vector<float> values(static_cast<size_t>(columns));
+    PanelColumn(kind_, panels.pair(row / kPairColumns), row % kPairColumns).read(values);
+    return values;
+  }
 
  private:
   HostMatrix matrix_;
@@ -127,6 +133,7 @@ TEST_P(PanelTypes, HoldEveryWeight) {
         ASSERT_EQ(packed.value(row, column), want[static_cast<size_t>(column)])
             << rows << " rows: " << row << ", " << column;
       }
+      EXPECT_TRUE(same_bits(packed.row(row, 512), want)) << rows << " rows: " << row;
     }
   }
 }

@@ -366,4 +366,21 @@ float PanelColumn::value(int64_t k) const {
   return traits_.minima ? product + minimum(k) : product;
 }
 
+void PanelColumn::read(std::span<float> out) const {
+  const auto columns = static_cast<int64_t>(out.size());
+  if (kind_ == PanelKind::kBF16) {
+    for (int64_t k = 0; k < columns; ++k) out[static_cast<size_t>(k)] = value(k);
+    return;
+  }
+  constexpr int64_t kSameScale = 16;  // the shortest unit
+  for (int64_t begin = 0; begin < columns; begin += kSameScale) {
+    const float s = scale(begin);
+    const float m = minimum(begin);
+    for (int64_t k = begin; k < begin + kSameScale; ++k) {
+      const float product = s * static_cast<float>(quant(k) - traits_.zero);
+      out[static_cast<size_t>(k)] = traits_.minima ? product + m : product;
+    }
+  }
+}
+
 }  // namespace puna::kernels

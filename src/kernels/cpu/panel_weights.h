@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "kernels/cpu/host_matrix.h"
 #include "kernels/cpu/panel_kernels.h"
@@ -38,6 +39,8 @@ class PanelColumn {
   float scale(int64_t k) const;    // d * s
   float minimum(int64_t k) const;  // what is added: e, or -e * m; 0 without minima
   float value(int64_t k) const;    // scale * (quant - zero) + minimum; bf16: the value
+  // All values, to the bits of quant::dequantize.
+  void read(std::span<float> out) const;
 
  private:
   const std::byte* header(int64_t k) const;  // the panel's scales in the span
