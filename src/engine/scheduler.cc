@@ -218,6 +218,10 @@ void Scheduler::pause(Queue::iterator place, TimeNs now_ns) {
   std::unique_ptr<Sequence> sequence = std::move(*place);
   running_.erase(place);
   give_back_blocks(*sequence);
+  // It may have outgrown what it reserved, and is computed again up to its last token: it comes
+  // back only with room for all that it has and the next.
+  sequence->reserved_blocks =
+      std::max(sequence->reserved_blocks, kv::blocks_for_tokens(int64_t{sequence->known()} + 1));
   RequestFacts& facts = sequence->channel->facts();
   ++facts.preemptions;
   facts.stall_ns += now_ns - sequence->accounted_ns;
