@@ -15,7 +15,7 @@ namespace {
 
 constexpr uint64_t kSoloOneIn = 4;  // answers that are computed again, token by token
 constexpr size_t kMostOpen = 60;    // else a slow seed piles up refused calls
-constexpr double kLeastRetryS = 0.1;
+constexpr double kLeastRetryS = 0.01;
 constexpr double kMostRetryS = 60;
 
 const model::Tokenizer& tokenizer() {
@@ -173,8 +173,12 @@ void Simulation::watch_turns_after() {
     ++running_calls_[client->call];
   }
   for (const Client* client : open_) {
-    if (!client->waited || client->ended_now() || running_calls_.contains(client->call)) continue;
-    turns_.waits(client->rank(), client->tenant(), client->ticket);
+    if (!client->waited || client->ended_now()) continue;
+    if (running_calls_.contains(client->call)) {
+      turns_.waits_for_sibling(client->rank(), client->tenant());
+    } else {
+      turns_.waits(client->rank(), client->tenant(), client->ticket);
+    }
   }
   const std::string broken = turns_.end_step();
   if (!broken.empty()) problem(broken);
@@ -189,12 +193,13 @@ void Simulation::note_start(const Client& client) {
   double exposure = 0;
   for (const Client* other : open_) {
     if (other->rank() != client.rank() || other->tenant() != client.tenant()) continue;
-    if (!other->started() || other->ended_now()) continue;
+    if (!other->started()) continue;  // who ended in this step still counts
     const bool now = other->channel->facts().first_scheduled_ns == facts.first_scheduled_ns;
     if (now)
       exposure += engine::kPromptTokenCost * static_cast<double>(other->request.prompt.size());
+    // One more, for this step's token is read already.
     exposure += engine::kOutputTokenCost *
-                (other->request.stop.max_tokens - static_cast<double>(other->tokens.size()));
+                (other->request.stop.max_tokens + 1.0 - static_cast<double>(other->tokens.size()));
   }
   turns_.exposed(client.rank(), client.tenant(), exposure + engine::kPromptTokenCost * prompt);
 }

@@ -25,6 +25,7 @@ Turns::Turns(std::vector<double> weights, int32_t max_running, bool late_news)
 void Turns::begin_step() {
   for (Seat& seat : seats_) {
     seat.waits = false;
+    seat.any_waits = false;
     seat.youngest_started = 0;
   }
   holding_ = {};
@@ -35,6 +36,12 @@ void Turns::waits(size_t rank, size_t tenant, uint64_t ticket) {
   Seat& own = seat(rank, tenant);
   if (!own.waits || ticket < own.oldest_waiting) own.oldest_waiting = ticket;
   own.waits = true;
+  own.any_waits = true;
+}
+
+void Turns::waits_for_sibling(size_t rank, size_t tenant) {
+  seat(rank, tenant).any_waits = true;
+  seat(rank, tenant).catches_up = true;
 }
 
 void Turns::holds_blocks(size_t rank) { holding_[rank] = true; }
@@ -62,7 +69,8 @@ bool Turns::unfair(size_t rank) {
       const double bound = slack_ * (seat(rank, a).exposure + seat(rank, b).exposure);
       const double gap = seat(rank, a).served - seat(rank, b).served;
       double& since = gap_since(rank, a, b);
-      if (!seat(rank, a).waits || !seat(rank, b).waits) {
+      const bool both = seat(rank, a).waits && seat(rank, b).waits;
+      if (!both || seat(rank, a).catches_up || seat(rank, b).catches_up) {
         since = kNotBoth;
       } else if (std::isnan(since)) {
         since = gap;
@@ -75,6 +83,7 @@ bool Turns::unfair(size_t rank) {
 }
 
 std::string Turns::end_step() {
+  for (Seat& seat : seats_) seat.catches_up = seat.catches_up && seat.any_waits;
   const int32_t all_starts = std::accumulate(starts_.begin(), starts_.end(), 0);
   for (size_t rank = 0; rank < engine::kNumClasses; ++rank) {
     if (unfair(rank)) return "tenants that both wait are not served alike";

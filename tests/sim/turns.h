@@ -25,6 +25,9 @@ class Turns {
   // Somebody of the class and tenant has waited for its first step since before this one, and could
   // start; `ticket` rises with arrival.
   void waits(size_t rank, size_t tenant, uint64_t ticket);
+  // The same, but another choice of its call computes the prompt that it will share. It keeps its
+  // tenant's place in the order meanwhile, so the tenant may catch up later.
+  void waits_for_sibling(size_t rank, size_t tenant);
   void holds_blocks(size_t rank);  // somebody of the class runs or is paused
   void started(size_t rank, size_t tenant, uint64_t ticket);
   void served(size_t rank, size_t tenant, double cost);
@@ -37,6 +40,8 @@ class Turns {
  private:
   struct Seat {  // of a tenant in a class
     bool waits = false;
+    bool any_waits = false;
+    bool catches_up = false;  // somebody waited for a sibling since nobody of the seat waited
     uint64_t oldest_waiting = 0;
     uint64_t youngest_started = 0;
     double served = 0;    // over weight
