@@ -19,7 +19,6 @@
 #include "base/metrics.h"
 #include "base/result.h"
 #include "engine/backend.h"
-#include "engine/planted_bug.h"
 #include "engine/request.h"
 #include "model/tokenizer.h"
 
@@ -57,7 +56,6 @@ struct EngineConfig {
       {.kv_share = 0.5},
   }};
   std::vector<TenantPolicy> tenants = {{}};
-  PlantedBug planted_bug = PlantedBug::kNone;  // tests only
 };
 
 enum class RefusalReason : uint8_t {

@@ -5,6 +5,7 @@
 #include "base/allocation_seal.h"
 #include "base/check.h"
 #include "engine/engine_state.h"
+#include "engine/planted_bug.h"
 #include "engine/time_ledger.h"
 
 namespace puna::engine {
@@ -32,8 +33,7 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const BackendLimits
                        .max_waiting = most_waiting(config),
                        .prefix_cache = config.prefix_cache,
                        .chunk_sizing = config.chunk_sizing,
-                       .model_digest = config.model_digest,
-                       .planted_bug = config.planted_bug};
+                       .model_digest = config.model_digest};
   for (size_t i = 0; i < kNumClasses; ++i) made.class_kv_shares[i] = config.classes[i].kv_share;
   made.tenant_weights.clear();
   made.tenant_kv_shares.clear();
@@ -59,16 +59,14 @@ Engine::State::State(const EngineConfig& engine_config, Backend& engine_backend,
       admission(config, backend.limits()),
       scheduler(scheduler_config(config, backend.limits())),
       // Whoever waits, runs or is paused may have news in one step.
-      publisher(stats,
-                static_cast<size_t>(most_waiting(config) +
-                                    (kNumClasses + 1) * backend.limits().max_num_seqs),
-                config.planted_bug),
+      publisher(stats, static_cast<size_t>(most_waiting(config) +
+                                           (kNumClasses + 1) * backend.limits().max_num_seqs)),
       applied_pool_limit(backend.limits().num_blocks),
       submitted(static_cast<size_t>(most_waiting(config))),
       pool_limit(applied_pool_limit) {
   const auto rows = static_cast<size_t>(backend.limits().max_num_seqs);
   plan.rows.reserve(rows);
-  plan.charged.reserve(config.tenants.size());
+  plan.charged.reserve(config.tenants.size() * kNumClasses);
   batch.items.reserve(rows);
   follow_load();
 }
@@ -152,9 +150,7 @@ bool Engine::State::end_gone_or_late(TimeNs now_ns) {
     for (size_t i = queue->size(); i-- > 0;) {
       Sequence& sequence = *(*queue)[i];
       const bool late = sequence.deadline_ns != 0 && sequence.deadline_ns <= now_ns;
-      const bool missed =
-          config.planted_bug == PlantedBug::kMissedCancel && sequence.ticket % kPlantedEvery == 0;
-      const bool gone = sequence.channel->cancelled() && !missed;
+      const bool gone = sequence.channel->cancelled() && !commits(PlantedBug::kMissedCancel);
       if (!late && !gone) continue;
       end(sequence, gone ? FinishReason::kCancelled : FinishReason::kDeadline);
       any = true;

@@ -303,6 +303,30 @@ TEST_F(EngineTest, ChoicesOfOneCallShareThePromptsBlocks) {
   EXPECT_EQ(engine.stats().prefix_cache_hits.value(), 3U * 96U);
 }
 
+// Chats without max_tokens reserve a default and grow: in a pool that all of them outgrow they take
+// turns, and each gets its whole answer.
+TEST_F(EngineTest, AnswersThatOutgrowThePoolTakeTurnsAndAllFinish) {
+  NullBackendConfig small = backend_config();
+  small.limits.num_blocks = 12;
+  NullBackend small_backend(small, &clock);
+  for (ClassPolicy& policy : config.classes) policy.default_output_tokens = 16;
+  Engine engine(config, small_backend, tokenizer, clock);
+  std::vector<Request> requests;
+  std::vector<ChannelPtr> channels;
+  for (uint64_t seed = 0; seed < 6; ++seed) {
+    requests.push_back(request(10 + static_cast<int32_t>(seed), 90, seed));
+    requests.back().max_tokens_given = false;
+    channels.push_back(submit(engine, requests.back()));
+  }
+  run(engine);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Answer read;
+    read.read(*channels[i]);
+    expect_solo(read, requests[i]);
+  }
+  EXPECT_GT(engine.stats().preemptions.value(), 0U);
+}
+
 TEST_F(EngineTest, SaltsDoNotShare) {
   Engine engine(config, backend, tokenizer, clock);
   Request made = request(100, 10);

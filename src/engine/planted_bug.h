@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// For tests: a bug to commit on purpose now and then, so that the simulation can show that it would
-// notice. Always kNone outside tests.
+// A bug to commit on purpose now and then, so that a test can show that the simulation notices it.
+// Only tests/sim/planted_bug_test compiles the engine with PUNA_PLANTED_BUGS; everywhere else
+// commits() is a constant false, and nothing of this is in the program.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +15,20 @@ enum class PlantedBug : uint8_t {
   kUnfairPick,    // the tenant that was served most starts next
   kMissedCancel,  // a cancelled request runs on
   kLostWakeUp,    // a reader with news is not woken
+  kEarlyResume,   // a paused sequence comes back without room for what it has
+  kTokenAfterEnd  // an answer goes on after its last token
 };
 
-// Which occasions it takes: every one in so many.
-inline constexpr uint32_t kPlantedEvery = 8;
+#ifdef PUNA_PLANTED_BUGS
+inline PlantedBug planted_bug = PlantedBug::kNone;
+inline uint32_t planted_every = 8;  // which occasions it takes: every one in so many
+inline uint32_t planted_occasions = 0;
+
+inline bool commits(PlantedBug bug) {
+  return planted_bug == bug && ++planted_occasions % planted_every == 0;
+}
+#else
+constexpr bool commits(PlantedBug) { return false; }
+#endif
 
 }  // namespace puna::engine

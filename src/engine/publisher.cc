@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "engine/planted_bug.h"
 
 namespace puna::engine {
 namespace {
@@ -14,8 +15,7 @@ double seconds(TimeNs from_ns, TimeNs to_ns) {
 
 }  // namespace
 
-Publisher::Publisher(EngineStats& stats, size_t max_wakers, PlantedBug planted_bug)
-    : stats_(stats), planted_bug_(planted_bug) {
+Publisher::Publisher(EngineStats& stats, size_t max_wakers) : stats_(stats) {
   wakers_.reserve(max_wakers);
 }
 
@@ -40,6 +40,9 @@ bool Publisher::token(Sequence& sequence, const SampledToken& sampled, TimeNs no
   observe_token(sequence, now_ns);
   if (event.finish != FinishReason::kNone) observe_end(sequence, event.finish, now_ns);
   sequence.channel->push(event, sampled.top.data());
+  if (event.finish != FinishReason::kNone && commits(PlantedBug::kTokenAfterEnd)) {
+    sequence.channel->push({.token = 0}, nullptr);
+  }
   remember_waker(sequence.channel->waker());
   return event.finish != FinishReason::kNone;
 }
@@ -101,7 +104,7 @@ void Publisher::remember_waker(Waker* waker) {
 
 void Publisher::wake() {
   for (Waker* waker : wakers_) {
-    if (planted_bug_ == PlantedBug::kLostWakeUp && ++occasions_ % kPlantedEvery == 0) continue;
+    if (commits(PlantedBug::kLostWakeUp)) continue;
     waker->wake();
   }
   wakers_.clear();

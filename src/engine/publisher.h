@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/planted_bug.h"
 #include "engine/sequence.h"
 
 namespace puna::engine {
@@ -15,7 +14,7 @@ namespace puna::engine {
 class Publisher {
  public:
   // `max_wakers`: how many sequences can have news in one step.
-  Publisher(EngineStats& stats, size_t max_wakers, PlantedBug planted_bug = PlantedBug::kNone);
+  Publisher(EngineStats& stats, size_t max_wakers);
 
   // Appends the token to the sequence. True when the answer ended with it.
   bool token(Sequence& sequence, const SampledToken& sampled, TimeNs now_ns);
@@ -31,8 +30,6 @@ class Publisher {
 
   EngineStats& stats_;
   std::vector<Waker*> wakers_;
-  PlantedBug planted_bug_;
-  uint32_t occasions_ = 0;  // of the planted bug
 };
 
 }  // namespace puna::engine

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "engine/planted_bug.h"
 
 namespace puna::engine {
 
@@ -152,10 +153,9 @@ void Scheduler::give_back_blocks(Sequence& sequence) {
   promised_ -= sequence.reserved_blocks - static_cast<int32_t>(sequence.block_table.size());
   class_reserved_[index_of(sequence.request_class)] -= sequence.reserved_blocks;
   --class_running_[index_of(sequence.request_class)];
-  const bool planted = ++occasions_ % kPlantedEvery == 0 && !sequence.block_table.empty();
-  if (planted && config_.planted_bug == PlantedBug::kLeakedBlock) sequence.block_table.pop_back();
-  if (planted && config_.planted_bug == PlantedBug::kDoubleFree) {
-    pool_.release(sequence.block_table.back());
+  if (!sequence.block_table.empty()) {
+    if (commits(PlantedBug::kDoubleFree)) pool_.release(sequence.block_table.back());
+    if (commits(PlantedBug::kLeakedBlock)) sequence.block_table.pop_back();
   }
   // Last block first: the cache evicts in this order, leaves before what they hang on.
   for (; !sequence.block_table.empty(); sequence.block_table.pop_back()) {
@@ -218,6 +218,11 @@ void Scheduler::pause(Queue::iterator place, TimeNs now_ns) {
   std::unique_ptr<Sequence> sequence = std::move(*place);
   running_.erase(place);
   give_back_blocks(*sequence);
+  // It may have outgrown what it reserved, and is computed again up to its last token: it comes
+  // back only with room for all that it has and the next.
+  if (!commits(PlantedBug::kEarlyResume))
+    sequence->reserved_blocks =
+        std::max(sequence->reserved_blocks, kv::blocks_for_tokens(int64_t{sequence->known()} + 1));
   RequestFacts& facts = sequence->channel->facts();
   ++facts.preemptions;
   facts.stall_ns += now_ns - sequence->accounted_ns;

@@ -44,6 +44,8 @@ void Scheduler::check() const {
   for (const Queue* queue : {&paused_, &waiting_}) {
     for (const auto& sequence : *queue) {
       CHECK(sequence->slot == -1 && sequence->block_table.empty() && sequence->computed == 0);
+      CHECK(queue == &waiting_ ||
+            sequence->reserved_blocks >= kv::blocks_for_tokens(int64_t{sequence->known()} + 1));
       ++waiting[index_of(sequence->request_class)];
     }
   }

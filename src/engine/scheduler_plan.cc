@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "engine/planted_bug.h"
 #include "engine/scheduler.h"
 
 namespace puna::engine {
@@ -25,7 +26,7 @@ void Scheduler::plan(StepPlan& plan, const StepTimes& times) const {
   plan.shape = {};
   plan.chunk_cut = false;
   plan.blocked_class = kNumClasses;
-  plan.charged.assign(fair_share_.tenants(), 0.0);
+  plan.charged.assign(fair_share_.tenants() * kNumClasses, 0.0);
   plan.started = {};
   plan.passed_over = {};
   plan.reserved = {};
@@ -116,9 +117,10 @@ void Scheduler::plan_starts(double target_s, const StepTimes& times, StepPlan& p
   }
 }
 
-void Scheduler::note_start(const Sequence& sequence, bool by_turn, double charge, StepPlan& plan) {
+void Scheduler::note_start(const Sequence& sequence, bool by_turn, double charge,
+                           StepPlan& plan) const {
   plan.rows.back().by_turn = by_turn;
-  plan.charged[static_cast<size_t>(sequence.tenant)] += charge;
+  plan.charged[seat(sequence)] += charge;
   const size_t rank = index_of(sequence.request_class);
   ++plan.started[rank];
   plan.reserved[rank] += sequence.reserved_blocks;
@@ -165,10 +167,9 @@ Sequence* Scheduler::next_of(RequestClass request_class, const StepPlan& plan) c
 
 bool Scheduler::passes(const Sequence& sequence, const Sequence& best, const StepPlan& plan) const {
   const auto served = [&](const Sequence& of) {
-    return fair_share_.counter(of.request_class, of.tenant) +
-           plan.charged[static_cast<size_t>(of.tenant)];
+    return fair_share_.counter(of.request_class, of.tenant) + plan.charged[seat(of)];
   };
-  if (config_.planted_bug == PlantedBug::kUnfairPick) return served(sequence) > served(best);
+  if (commits(PlantedBug::kUnfairPick)) return served(sequence) > served(best);
   return served(sequence) < served(best);
 }
 

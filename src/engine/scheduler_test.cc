@@ -132,6 +132,29 @@ TEST_F(SchedulerTest, ShrunkPoolPausesTheYoungestAndResumesItFirst) {
   EXPECT_EQ(step(), "");
 }
 
+// A client that gave no max_tokens, so the sequence takes blocks as it goes: it pauses with a token
+// whose block was never reserved, and must not come back before that one can be had too.
+TEST_F(SchedulerTest, APausedOneComesBackOnlyWithRoomForAllThatItHas) {
+  scheduler.set_pool_limit(5, 1);
+  scheduler.enqueue(make(16, 32, 1));  // 3 blocks
+  auto growing = make(30, 50, 2, 0, 100);
+  growing->reserved_blocks = 2;
+  growing->block_table.reserve(5);
+  scheduler.enqueue(std::move(growing));
+  step();
+  while (scheduler.pauses() == 0) step();
+  ASSERT_EQ(scheduler.paused().size(), 1U);
+  EXPECT_EQ(scheduler.paused()[0]->ticket, 2U);
+  EXPECT_EQ(scheduler.paused()[0]->known(), 33);
+  EXPECT_EQ(scheduler.paused()[0]->reserved_blocks, 3) << "the third is for its last token";
+  EXPECT_EQ(step(), "1:1 ") << "two blocks are free, but it has three";
+  scheduler.remove(*scheduler.running()[0]);
+  while (!scheduler.running().empty() || !scheduler.paused().empty()) {
+    ASSERT_NE(step(), "");
+  }
+  EXPECT_EQ(scheduler.pauses(), 1U) << "what it came back for was there";
+}
+
 TEST_F(SchedulerTest, RemoveGivesBackWhateverTheState) {
   scheduler.enqueue(make(20, 60, 1));
   step();

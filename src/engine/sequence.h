@@ -38,7 +38,8 @@ struct Sequence {
 
   std::vector<kv::BlockId> block_table;
   // For prompt + max_tokens, or + the class's default when the client gave none: then it grows, up
-  // to block_table's capacity. block_table never grows beyond it.
+  // to block_table's capacity. block_table never grows beyond it. Of a paused one: at least for all
+  // that it has and the next token.
   int32_t reserved_blocks = 0;
   int32_t computed = 0;
   int32_t shared_blocks = 0;  // the first blocks of block_table that the prefix cache can find

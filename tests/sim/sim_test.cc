@@ -1,81 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-// The fast suite of seeds. A failing seed prints one line that repeats it, also when a CHECK
-// aborts.
+// The fast suite of seeds, in shards that ctest runs side by side.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <array>
-#include <csignal>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-
-#include "simulation.h"
+#include "sim_run.h"
 
 namespace puna::sim {
 namespace {
 
-std::array<char, 128> repeat_line;
+constexpr uint64_t kShards = 8;
 
-void print_repeat_line(int) {
-  [[maybe_unused]] const auto written =
-      write(STDERR_FILENO, repeat_line.data(), strlen(repeat_line.data()));
-}
+struct Shard : ::testing::TestWithParam<uint64_t> {};
 
-void run_seed(uint64_t seed, Events& total) {
-  std::snprintf(repeat_line.data(), repeat_line.size(),
-                "repeat with: PUNA_SIM_SEED=%llu sim_test\n",
-                static_cast<unsigned long long>(seed));
-  Simulation simulation(seed);
-  const std::string problem = simulation.run();
-  EXPECT_TRUE(problem.empty()) << problem << "\n" << repeat_line.data();
-  const Events& events = simulation.events();
-  total.answers += events.answers;
-  total.cancelled += events.cancelled;
-  total.failed_by_stop += events.failed_by_stop;
-  total.refusals += events.refusals;
-  total.impossible += events.impossible;
-  total.preemptions += events.preemptions;
-  total.cached_tokens += events.cached_tokens;
-  total.steps += events.steps;
-}
-
-uint64_t from_environment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
-TEST(SimTest, EverySeedKeepsThePromises) {
-  std::signal(SIGABRT, print_repeat_line);
+TEST_P(Shard, EverySeedKeepsThePromises) {
   Events total;
   if (std::getenv("PUNA_SIM_SEED") != nullptr) {
-    run_seed(from_environment("PUNA_SIM_SEED", 0), total);
+    if (GetParam() > 0) return;
+    EXPECT_EQ(run_seed(from_environment("PUNA_SIM_SEED", 0), total), "");
     return;
   }
-  const uint64_t seeds = from_environment("PUNA_SIM_SEEDS", 400);
-  for (uint64_t seed = 1; seed <= seeds && !HasFailure(); ++seed) run_seed(seed, total);
-  std::signal(SIGABRT, SIG_DFL);
+  const uint64_t seeds = from_environment("PUNA_SIM_SEEDS", PUNA_SIM_FAST_SEEDS);
+  uint64_t run = 0;
+  for (uint64_t seed = 1 + GetParam(); seed <= seeds; seed += kShards, ++run) {
+    ASSERT_EQ(run_seed(seed, total), "");
+  }
   std::printf(
-      "%llu seeds: %llu answers, %llu cancelled, %llu stopped, %llu refused, %llu impossible, "
-      "%llu preemptions, %llu cached tokens, %llu steps\n",
-      static_cast<unsigned long long>(seeds), static_cast<unsigned long long>(total.answers),
-      static_cast<unsigned long long>(total.cancelled),
+      "%llu seeds, %llu steps: %llu answers, %llu cancelled, %llu late, %llu stopped, %llu "
+      "refused, "
+      "%llu impossible, %llu preemptions, %llu cached tokens, %llu solo runs\n",
+      static_cast<unsigned long long>(run), static_cast<unsigned long long>(total.steps),
+      static_cast<unsigned long long>(total.answers),
+      static_cast<unsigned long long>(total.cancelled), static_cast<unsigned long long>(total.late),
       static_cast<unsigned long long>(total.failed_by_stop),
       static_cast<unsigned long long>(total.refusals),
       static_cast<unsigned long long>(total.impossible),
       static_cast<unsigned long long>(total.preemptions),
       static_cast<unsigned long long>(total.cached_tokens),
-      static_cast<unsigned long long>(total.steps));
-  if (HasFailure() || seeds < 100) return;
+      static_cast<unsigned long long>(total.solo_runs));
+  if (run < 50) return;
   // The chaos reaches everything, or the suite proves less than it says.
-  EXPECT_GT(total.answers, seeds);
-  EXPECT_GT(total.cancelled, seeds / 4);
-  EXPECT_GT(total.failed_by_stop, 0U);
-  EXPECT_GT(total.refusals, seeds / 4);
-  EXPECT_GT(total.impossible, 0U);
-  EXPECT_GT(total.preemptions, seeds / 4);
-  EXPECT_GT(total.cached_tokens, seeds);
+  EXPECT_GE(total.steps, run * kStepsPerSeed);
+  EXPECT_GT(total.answers, 10 * run);
+  EXPECT_GT(total.cancelled, run);
+  EXPECT_GT(total.late, run / 4);
+  EXPECT_GT(total.failed_by_stop, run / 8);
+  EXPECT_GT(total.refusals, run);
+  EXPECT_GT(total.impossible, run / 8);
+  EXPECT_GT(total.preemptions, run);
+  EXPECT_GT(total.cached_tokens, 10 * run);
 }
+
+INSTANTIATE_TEST_SUITE_P(SimTest, Shard, ::testing::Range(uint64_t{0}, kShards));
 
 }  // namespace
 }  // namespace puna::sim
