@@ -15,6 +15,7 @@
 #include "cli/help.h"
 #include "cli/load_progress.h"
 #include "cli/loaded_model.h"
+#include "cli/model_source.h"
 #include "cli/signals.h"
 #include "cli/warm_up.h"
 
@@ -217,7 +218,9 @@ TEST_F(CliTest, BadFlagsAreOneLineThatNamesTheFlag) {
   EXPECT_THAT(serve_error({"--model", "m", "--max-model-len", "99999999999999999999"}),
               HasSubstr("--max-model-len"));
   EXPECT_THAT(serve_error({"--model", "m", "--seed", "-1"}), HasSubstr("--seed"));
-  EXPECT_THAT(serve_error({"--model", "m", "--device", "cuda"}), HasSubstr("--device"));
+  for (const char* device : {"tpu", "cuda:", "cuda:x", "cuda:-1", "cuda1"}) {
+    EXPECT_THAT(serve_error({"--model", "m", "--device", device}), HasSubstr("--device")) << device;
+  }
   EXPECT_THAT(serve_error({"--model", "m", "--isa", "sse"}), HasSubstr("--isa"));
   EXPECT_THAT(serve_error({"--model", "m", "--kv-dtype", "fp8"}), HasSubstr("--kv-dtype"));
   EXPECT_THAT(serve_error({"--model", "m", "--kv-dtype", "fp8"}), HasSubstr("fp8"));
@@ -477,6 +480,58 @@ class CountingBackend final : public engine::Backend {
   TimeNs per_token_ns_;
   int32_t largest_ = 0;
 };
+
+TEST_F(CliTest, AGpuHasLargerStepsUnlessFlagsSayOtherwise) {
+  const auto sizes = [](std::vector<const char*> arguments) {
+    const ServeFlags flags = serve_flags(std::move(arguments));
+    return std::pair(flags.max_num_seqs, flags.max_num_batched_tokens);
+  };
+  EXPECT_EQ(sizes({"m"}), std::pair(32, 512));
+  EXPECT_EQ(sizes({"m", "--device", "cuda"}), std::pair(256, 2048));
+  EXPECT_EQ(sizes({"m", "--device", "cuda:1", "--max-num-seqs", "9"}), std::pair(9, 2048));
+  EXPECT_EQ(sizes({"m", "--device", "cuda", "--max-num-seqs", "3000"}), std::pair(3000, 3000));
+  const std::string path = write("device = \"cuda\"\nmax-num-batched-tokens = 777\n");
+  EXPECT_EQ(sizes({"m", "--config", path.c_str()}), std::pair(256, 777));
+  EXPECT_FALSE(cuda_ordinal(serve_flags({"m"}).model).has_value());
+  EXPECT_EQ(cuda_ordinal(serve_flags({"m", "--device", "cuda"}).model), 0);
+  EXPECT_EQ(cuda_ordinal(serve_flags({"m", "--device", "cuda:12"}).model), 12);
+}
+
+TEST_F(CliTest, RandomWeightsTakeTheModelsPlace) {
+  EXPECT_THAT(serve_error({"--random-weights", "llama-3-8b"}), HasSubstr("--device cuda"));
+  EXPECT_THAT(serve_error({"m", "--random-weights", "llama-3-8b", "--device", "cuda"}),
+              HasSubstr("exclude"));
+  EXPECT_THAT(serve_error({"m", "--tokenizer", "t"}), HasSubstr("--tokenizer"));
+  const auto run = parse({"run", "--random-weights", "llama-3-8b", "--device", "cuda", "Hello"});
+  ASSERT_TRUE(run.ok()) << run.error().message();
+  EXPECT_EQ(std::get<RunFlags>(*run).prompt, "Hello");
+  EXPECT_TRUE(std::get<RunFlags>(*run).prompt_given);
+  EXPECT_EQ(std::get<RunFlags>(*run).model.model, "");
+
+  ModelFlags flags;
+  flags.random_weights = "llama-3-8b:2";
+  const auto source = ModelSource::open(flags);
+  ASSERT_TRUE(source.ok()) << source.error().message();
+  EXPECT_EQ(source->checkpoint(), nullptr);
+  EXPECT_EQ(source->spec().num_layers, 2);
+  const auto tokenizer = source->tokenizer(flags);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message();
+  EXPECT_EQ(tokenizer->vocab_size(), source->spec().vocab_size);
+  flags.random_weights = "llama-3-8b:33";
+  EXPECT_THAT(ModelSource::open(flags).error().message(), HasSubstr("--random-weights"));
+}
+
+TEST_F(CliTest, AMachineWithoutAGpuSaysSo) {
+  ModelFlags flags;
+  flags.device = "cuda:31";
+  flags.random_weights = "llama-3-8b:1";
+  const auto source = ModelSource::open(flags);
+  ASSERT_TRUE(source.ok());
+  const auto backend = load_backend(*source, flags, {});
+  ASSERT_FALSE(backend.ok());
+  EXPECT_EQ(backend.error().code(), ErrorCode::kUnavailable);
+  EXPECT_THAT(backend.error().message(), HasSubstr("--device cuda:31"));
+}
 
 TEST(WarmUp, AFastMachineRunsTheLargestStep) {
   VirtualClock clock;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 #include <type_traits>
+#include <utility>
 
 #include "cli/config_file.h"
 #include "cli/help.h"
@@ -62,9 +63,42 @@ Result<> check_isa(const ModelFlags& flags) {
       flags.isa);
 }
 
+// CPU or one GPU; whether that is there is seen when the model is loaded.
+std::string known_device(const std::string& text) {
+  if (text == "cpu" || text == "cuda") return "";
+  const bool numbered = text.starts_with("cuda:") && text.size() > 5 && text.size() < 8 &&
+                        text.find_first_not_of("0123456789", 5) == std::string::npos;
+  return numbered ? "" : text + " is none of cpu, cuda and cuda:N";
+}
+
+// Random weights are made on the device, so that no file is needed to measure speed.
+void add_random_weights(CLI::App& app, ModelFlags& flags) {
+  app.add_option("--random-weights", flags.random_weights);
+  app.add_option("--tokenizer", flags.tokenizer);
+}
+
+Result<> check_source(const ModelFlags& flags) {
+  if (flags.random_weights.empty()) {
+    if (flags.model.empty()) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "--model is missing: name a GGUF file or a Hugging Face folder");
+    }
+    if (flags.tokenizer.empty()) return Ok{};
+    return Error(ErrorCode::kInvalidArgument,
+                 "--tokenizer goes with --random-weights: a model brings its own");
+  }
+  if (!flags.model.empty()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "--random-weights {} and the model {} exclude each other", flags.random_weights,
+                 flags.model);
+  }
+  if (flags.device != "cpu") return Ok{};
+  return Error(ErrorCode::kInvalidArgument, "--random-weights needs --device cuda");
+}
+
 // What says how to compute, whichever model.
 void add_compute_flags(CLI::App& app, ModelFlags& flags) {
-  app.add_option("--device", flags.device)->check(CLI::IsMember({"cpu"}));
+  app.add_option("--device", flags.device)->check(known_device);
   add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
   app.add_option("--isa", flags.isa)->envname("PUNA_CPU");  // see check_isa()
   add_choice<kernels::ActivationMode>(app, "--activations", flags.activations,
@@ -84,6 +118,7 @@ void add_model_flags(CLI::App& app, ModelFlags& flags) {
   add_compute_flags(app, flags);
   app.add_option("--memory-budget", flags.memory_budget);
   add_number<int32_t>(app, "--max-model-len", flags.max_model_len, 1, kMaxContext);
+  add_random_weights(app, flags);
 }
 
 void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config) {
@@ -111,7 +146,7 @@ void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config) {
 }
 
 void add_run_flags(CLI::App& app, RunFlags& flags) {
-  app.add_option("model", flags.model.model)->required();
+  app.add_option("model", flags.model.model);
   app.add_option("prompt", flags.prompt);
   add_model_flags(app, flags.model);
   app.add_option("--system", flags.system);
@@ -129,7 +164,8 @@ void add_inspect_flags(CLI::App& app, InspectFlags& flags) {
 }
 
 void add_bench_engine_flags(CLI::App& app, BenchEngineFlags& flags) {
-  app.add_option("--model,model", flags.model.model)->required();
+  app.add_option("--model,model", flags.model.model);
+  add_random_weights(app, flags.model);
   add_number<int32_t>(app, "--prompt", flags.prompt, 1, kMaxContext);
   add_number<int32_t>(app, "--output", flags.output, 1, kMaxContext);
   app.add_option("--batch", flags.batch)->delimiter(',')->check(in_range(1, kMaxSequences));
@@ -233,10 +269,7 @@ Result<> apply_config(CLI::App& app, const std::string& path, ServeFlags& flags)
 
 // What a range per flag can't say.
 Result<> check_serve(const ServeFlags& flags) {
-  if (flags.model.model.empty()) {
-    return Error(ErrorCode::kInvalidArgument,
-                 "--model is missing: name a GGUF file or a Hugging Face folder");
-  }
+  RETURN_IF_ERROR(check_source(flags.model));
   if (flags.tls_cert.empty() != flags.tls_key.empty()) {
     return Error(ErrorCode::kInvalidArgument, "{} also needs {}",
                  flags.tls_cert.empty() ? "--tls-key" : "--tls-cert",
@@ -308,6 +341,12 @@ struct Parser {
     }
   }
 
+  void use_gpu_sizes() {
+    if (serve_app->get_option("--max-num-seqs")->count() == 0) serve.max_num_seqs = kGpuSequences;
+    if (serve_app->get_option("--max-num-batched-tokens")->count() == 0)
+      serve.max_num_batched_tokens = std::max(kGpuBatchTokens, serve.max_num_seqs);
+  }
+
   std::string_view help() const {
     if (serve_app->parsed()) return kServeHelp;
     if (run_app->parsed()) return kRunHelp;
@@ -323,6 +362,7 @@ struct Parser {
     if (serve_app->parsed()) {
       if (!config.empty()) RETURN_IF_ERROR(apply_config(*serve_app, config, serve));
       RETURN_IF_ERROR(check_isa(serve.model));
+      if (serve.model.device != "cpu") use_gpu_sizes();
       RETURN_IF_ERROR(check_serve(serve));
       RETURN_IF_ERROR(collect_keys(serve));
       return Command(std::move(serve));
@@ -331,10 +371,16 @@ struct Parser {
       run.prompt_given = run_app->get_option("prompt")->count() > 0;
       run.seed_given = run_app->get_option("--seed")->count() > 0;
       RETURN_IF_ERROR(check_isa(run.model));
+      if (!run.model.random_weights.empty() && !run.prompt_given) {
+        run.prompt_given = !run.model.model.empty();  // there is no MODEL before it
+        run.prompt = std::exchange(run.model.model, {});
+      }
+      RETURN_IF_ERROR(check_source(run.model));
       return Command(std::move(run));
     }
     if (engine_app->parsed()) {
       RETURN_IF_ERROR(check_isa(bench_engine.model));
+      RETURN_IF_ERROR(check_source(bench_engine.model));
       return Command(std::move(bench_engine));
     }
     if (kernels_app->parsed()) {

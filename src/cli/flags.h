@@ -21,11 +21,13 @@ namespace puna::cli {
 
 // How a model is loaded, whatever is done with it.
 struct ModelFlags {
-  std::string model;          // a GGUF file or a Hugging Face folder
-  std::string chat_template;  // empty: the model's own
-  std::string device = "cpu";
-  int32_t threads = 0;  // 0: one per core
-  std::string isa;      // empty: the best of this CPU
+  std::string model;           // a GGUF file or a Hugging Face folder
+  std::string random_weights;  // instead: a shape that formats::known_spec() knows
+  std::string tokenizer;       // for random weights; empty: a stand-in
+  std::string chat_template;   // empty: the model's own
+  std::string device = "cpu";  // or "cuda", "cuda:N"
+  int32_t threads = 0;         // 0: one per core
+  std::string isa;             // empty: the best of this CPU
   kernels::ActivationMode activations = kernels::ActivationMode::kInt8;
   std::optional<kernels::KvType> kv_dtype;  // "auto" is none: as the activations, see kv_type()
   std::string memory_budget;                // "4GiB", "80%"; empty: what is available
@@ -36,6 +38,10 @@ struct ModelFlags {
     return kv_dtype.value_or(exact ? kernels::KvType::kF32 : kernels::KvType::kBF16);
   }
 };
+
+// Where a GPU computes and nobody says otherwise.
+inline constexpr int32_t kGpuSequences = 256;
+inline constexpr int32_t kGpuBatchTokens = 2048;
 
 struct ServeFlags {
   ModelFlags model;
@@ -49,8 +55,8 @@ struct ServeFlags {
   ClassPolicies classes = engine::EngineConfig{}.classes;
   std::string tls_cert;
   std::string tls_key;
-  int32_t max_num_seqs = 32;
-  int32_t max_num_batched_tokens = 512;
+  int32_t max_num_seqs = 32;             // kGpuSequences with --device cuda
+  int32_t max_num_batched_tokens = 512;  // kGpuBatchTokens with --device cuda
   int32_t max_queued_requests = 256;
   int64_t max_queued_tokens = 1 << 18;
   bool no_prefix_cache = false;

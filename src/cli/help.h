@@ -41,7 +41,9 @@ inline constexpr std::string_view kServeHelp =
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
   --threads N                compute threads (default: one per core)
   --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
-  --device cpu, --isa NAME   scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --isa NAME                 scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --device cuda[:N]          on a GPU, in bf16; 256 seqs and 2048 batched tokens are then the defaults
+  --random-weights llama-3-8b   no MODEL: weights made on the GPU; --tokenizer PATH (a stand-in)
   --seed N                   for requests that bring no seed (0)
   --drain-timeout S          seconds that running requests get after SIGTERM (30)
   --config FILE.toml         the same names as above without --; flags win over the file
@@ -64,7 +66,9 @@ Without PROMPT: a chat when stdin is a terminal, else stdin is the prompt.
   --threads N              compute threads (default: one per core)
   --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
   --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
-  --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --isa NAME               scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --device cuda[:N]        on a GPU, in bf16 (cpu)
+  --random-weights llama-3-8b   no MODEL: weights made on the GPU; --tokenizer PATH (a stand-in)
 
 In a chat: /reset forgets it, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
 )";
@@ -99,7 +103,9 @@ machine reads from memory and computes at most, measured before and after.
   --threads N              compute threads (default: one per core)
   --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
   --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
-  --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --isa NAME               scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --device cuda[:N]        on a GPU, beside what it reads from its memory at most
+  --random-weights llama-3-8b   no MODEL: weights made on the GPU (--tokenizer is not used)
   --json                   one JSON object
 )";
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/check.h"
+#include "cli/cuda_model.h"
 #include "cli/load_progress.h"
 #include "cli/terminal.h"
 #include "cli/warm_up.h"
@@ -43,15 +45,6 @@ Result<plan::MemoryPlan> make_plan(const formats::Checkpoint& checkpoint, const 
   return plan::plan_memory(checkpoint, request, system);
 }
 
-// Distinguishes models in prefix-cache hashes (FNV-1a over what tells two files apart).
-uint64_t digest_of(const formats::Checkpoint& checkpoint) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : checkpoint.path() + "/" + std::to_string(checkpoint.weight_bytes())) {
-    hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  }
-  return hash;
-}
-
 void print_to_stderr(std::string_view text) {
   fmt::print(stderr, "{}", text);
   std::fflush(stderr);
@@ -60,6 +53,7 @@ void print_to_stderr(std::string_view text) {
 }  // namespace
 
 std::string compute_summary(const ModelFlags& flags) {
+  if (cuda_ordinal(flags)) return flags.device;
   const std::string_view isa =
       flags.isa.empty() ? kernels::available_isas().back() : std::string_view(flags.isa);
   switch (flags.activations) {
@@ -79,8 +73,11 @@ std::string slow_cpu_warning(std::span<const std::string_view> isas) {
          "slower\n";
 }
 
-Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
+Result<PlannedBackend> load_backend(const ModelSource& source, const ModelFlags& flags,
                                     const LoadSize& size) {
+  if (cuda_ordinal(flags)) return load_cuda_backend(source, flags, size);
+  CHECK(source.checkpoint() != nullptr);  // as parse_command() makes sure
+  const formats::Checkpoint& checkpoint = *source.checkpoint();
   PlannedBackend planned;
   plan::PlanRequest request;
   ASSIGN_OR_RETURN(planned.plan, make_plan(checkpoint, flags, size, request));
@@ -96,36 +93,49 @@ Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const
 
 Result<LoadedModel> LoadedModel::load(const ModelFlags& flags, const LoadSize& size) {
   auto parts = std::make_unique<Parts>();
-  auto checkpoint = formats::Checkpoint::open(flags.model);
-  if (!checkpoint.ok()) return std::move(checkpoint).error().with_context("--model");
-  parts->checkpoint.emplace(std::move(checkpoint).value());
-  parts->type_summary = parts->checkpoint->type_summary();
-
-  auto tokenizer = model::Tokenizer::load(parts->checkpoint->tokenizer_source());
-  if (!tokenizer.ok()) return std::move(tokenizer).error().with_context("--model " + flags.model);
-  parts->tokenizer.emplace(std::move(tokenizer).value());
+  ASSIGN_OR_RETURN(parts->source, ModelSource::open(flags));
+  parts->type_summary = parts->source->type_summary();
+  ASSIGN_OR_RETURN(parts->tokenizer, parts->source->tokenizer(flags));
   if (size.needs_chat_template) {
-    auto chosen = model::ChatTemplate::choose(flags.chat_template, *parts->tokenizer);
-    if (!chosen.ok()) return std::move(chosen).error().with_context("--model " + flags.model);
+    // A stand-in tokenizer has Llama 3's special tokens and no template.
+    const bool stand_in = !flags.random_weights.empty() && flags.tokenizer.empty();
+    const std::string_view name =
+        stand_in && flags.chat_template.empty() ? "llama3" : std::string_view(flags.chat_template);
+    auto chosen = model::ChatTemplate::choose(name, *parts->tokenizer);
+    if (!chosen.ok()) {
+      return std::move(chosen).error().with_context(
+          flags.random_weights.empty() ? "--model " + flags.model : "--tokenizer");
+    }
     parts->chat_template.emplace(std::move(chosen).value());
   }
 
-  ASSIGN_OR_RETURN(PlannedBackend planned, load_backend(*parts->checkpoint, flags, size));
-  parts->plan = planned.plan;
-  parts->backend = std::move(planned.backend);
-  parts->warm_up_tokens = warm_up(*parts->backend, parts->clock, kWarmUpBudget);
+  ASSIGN_OR_RETURN(parts->planned, load_backend(*parts->source, flags, size));
+  engine::Backend& backend = *parts->planned.backend;
+  parts->warm_up_tokens = warm_up(backend, parts->clock, kWarmUpBudget);
 
   engine::EngineConfig config;
   config.max_queued_requests = size.max_queued_requests;
   config.max_queued_tokens = size.max_queued_tokens;
-  config.prefill_chunk_tokens = std::min(kPrefillChunkTokens, size.max_batch_tokens);
+  // A GPU wants as many rows as it can get; the scheduler makes chunks smaller for running streams.
+  const int32_t chunk = parts->planned.gpu ? size.max_batch_tokens : kPrefillChunkTokens;
+  config.prefill_chunk_tokens = std::min(chunk, size.max_batch_tokens);
   config.prefix_cache = size.prefix_cache;
   config.classes = size.classes;
   config.tenants = size.tenants;
-  config.model_digest = digest_of(*parts->checkpoint);
+  config.model_digest = parts->source->digest();
   parts->engine =
-      std::make_unique<engine::Engine>(config, *parts->backend, *parts->tokenizer, parts->clock);
+      std::make_unique<engine::Engine>(config, backend, *parts->tokenizer, parts->clock);
   return LoadedModel(std::move(parts));
+}
+
+std::string LoadedModel::memory_table() const {
+  const auto& gpu = parts_->planned.gpu;
+  return plan().table() + (gpu ? device_memory_table(*gpu) : "");
+}
+
+std::string LoadedModel::memory_metrics() const {
+  const auto& gpu = parts_->planned.gpu;
+  return plan().metrics() + (gpu ? device_memory_metrics(*gpu) : "");
 }
 
 }  // namespace puna::cli

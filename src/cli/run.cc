@@ -108,7 +108,9 @@ bool Session::command(const std::string& line, bool& leave) {
 }
 
 Result<int> Session::conversation() {
-  fmt::print("{} ({} tokens of context). /help lists the commands.\n", flags_.model.model,
+  const ModelFlags& model = flags_.model;
+  const std::string& name = model.random_weights.empty() ? model.model : model.random_weights;
+  fmt::print("{} ({} tokens of context). /help lists the commands.\n", name,
              model_.plan().max_model_len);
   LineReader reader(signals_);
   std::string line;
@@ -142,6 +144,7 @@ Result<int> Session::conversation() {
 LoadSize load_size(const RunFlags& flags) {
   LoadSize size;
   size.needs_chat_template = !flags.raw;
+  if (cuda_ordinal(flags.model)) size.max_batch_tokens = kGpuBatchTokens;
   return size;
 }
 
