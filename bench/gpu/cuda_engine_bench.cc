@@ -15,42 +15,12 @@
 #include "base/clock.h"
 #include "cli/engine_bench.h"
 #include "engine/cuda_backend.h"
+#include "formats/known_specs.h"
 #include "kernels/cuda/read_roof.h"
 #include "kv/block_id.h"
 
 namespace puna {
 namespace {
-
-formats::ModelSpec llama_3_8b() {
-  formats::ModelSpec spec;
-  spec.architecture = "llama";
-  spec.name = "llama-3-8b";
-  spec.num_layers = 32;
-  spec.hidden_size = 4096;
-  spec.intermediate_size = 14336;
-  spec.num_heads = 32;
-  spec.num_kv_heads = 8;
-  spec.head_dim = 128;
-  spec.vocab_size = 128256;
-  spec.max_position = 8192;
-  spec.rope_theta = 500000.0;
-  spec.rope_divisors.assign(64, 1.0F);
-  return spec;
-}
-
-cli::ModelWork work_of(const formats::ModelSpec& spec) {
-  const double hidden = spec.hidden_size;
-  const double weights =
-      hidden * (2.0 * spec.q_size() + 2.0 * spec.kv_size()) + 3.0 * hidden * spec.intermediate_size;
-  cli::ModelWork work;
-  work.layer_bytes = spec.num_layers * (2 * weights + 8 * hidden);
-  work.head_bytes = 2.0 * hidden * spec.vocab_size;
-  work.kv_bytes = 4.0 * spec.kv_size() * spec.num_layers;
-  work.layer_ops = 2 * weights * spec.num_layers;
-  work.head_ops = 2.0 * hidden * spec.vocab_size;
-  work.attention_ops = 4.0 * spec.q_size() * spec.num_layers;
-  return work;
-}
 
 int run(int argc, char** argv) {
   if (argc < 4) {
@@ -65,7 +35,7 @@ int run(int argc, char** argv) {
     batches.push_back(static_cast<int32_t>(std::strtol(at, nullptr, 10)));
   }
   const int32_t most = *std::max_element(batches.begin(), batches.end());
-  const formats::ModelSpec spec = llama_3_8b();
+  const formats::ModelSpec spec = formats::known_spec("llama-3-8b").value();
   const SteadyClock clock;
   const TimeNs began = clock.now_ns();
   auto made = engine::make_random_cuda_backend(
@@ -86,7 +56,7 @@ int run(int argc, char** argv) {
              facts.weights, facts.kv, facts.activations, facts.attention, facts.pinned,
              facts.free_before - facts.free_after);
   fmt::print("{}", facts.products);
-  const cli::ModelWork work = work_of(spec);
+  const cli::ModelWork work = cli::ModelWork::in_bf16(spec);
   fmt::print(
       "batch prompt output | prefill tok/s  TFLOP/s | mean ms  p50 ms  p99 ms  tok/s  GB/s  % of "
       "read\n");

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 #include <cstdio>
 
+#include "cli/bench_gpu.h"
 #include "cli/bench_machine.h"
 #include "cli/commands.h"
 #include "cli/engine_bench.h"
@@ -153,14 +154,14 @@ Result<> check_length(const BenchEngineFlags& flags, const formats::ModelSpec& s
                flags.output, spec.max_position, flags.model.model);
 }
 
-Result<PlannedBackend> load(const BenchEngineFlags& flags, const formats::Checkpoint& checkpoint) {
+Result<PlannedBackend> load(const BenchEngineFlags& flags, const ModelSource& source) {
   LoadSize size;
   size.max_num_seqs = *std::max_element(flags.batch.begin(), flags.batch.end());
   size.max_batch_tokens = std::max({plan::kDefaultBatchTokens, size.max_num_seqs, flags.chunk});
   size.max_queued_tokens = 0;
   size.max_model_len = flags.prompt + flags.output;
   size.whole_kv_pool = true;
-  ASSIGN_OR_RETURN(PlannedBackend planned, load_backend(checkpoint, flags.model, size));
+  ASSIGN_OR_RETURN(PlannedBackend planned, load_backend(source, flags.model, size));
   const int64_t wanted = int64_t{kv::blocks_for_tokens(size.max_model_len)} * size.max_num_seqs;
   if (wanted <= planned.plan.num_blocks) return planned;
   return Error(ErrorCode::kResourceExhausted,
@@ -173,13 +174,14 @@ Result<PlannedBackend> load(const BenchEngineFlags& flags, const formats::Checkp
 }  // namespace
 
 Result<int> bench_engine(const BenchEngineFlags& flags) {
+  if (cuda_ordinal(flags.model.device)) return bench_engine_on_gpu(flags);
   EngineReport report;
   ASSIGN_OR_RETURN(report.machine, machine_facts(flags.model.threads, flags.model.isa));
-  auto checkpoint = formats::Checkpoint::open(flags.model.model);
-  if (!checkpoint.ok()) return std::move(checkpoint).error().with_context("--model");
-  RETURN_IF_ERROR(check_length(flags, checkpoint->spec()));
+  ASSIGN_OR_RETURN(const ModelSource source, ModelSource::open(flags.model));
+  const formats::Checkpoint* const checkpoint = source.checkpoint();
+  RETURN_IF_ERROR(check_length(flags, source.spec()));
   ASSIGN_OR_RETURN(const kernels::ActivationType input, input_type(*checkpoint, flags.model));
-  ASSIGN_OR_RETURN(const PlannedBackend planned, load(flags, *checkpoint));
+  ASSIGN_OR_RETURN(const PlannedBackend planned, load(flags, source));
   ASSIGN_OR_RETURN(const auto meter,
                    kernels::RoofMeter::create(report.machine.isa, report.machine.threads));
 

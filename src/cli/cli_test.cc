@@ -15,6 +15,7 @@
 #include "cli/help.h"
 #include "cli/load_progress.h"
 #include "cli/loaded_model.h"
+#include "cli/model_source.h"
 #include "cli/signals.h"
 #include "cli/warm_up.h"
 
@@ -218,7 +219,9 @@ TEST_F(CliTest, BadFlagsAreOneLineThatNamesTheFlag) {
   EXPECT_THAT(serve_error({"--model", "m", "--max-model-len", "99999999999999999999"}),
               HasSubstr("--max-model-len"));
   EXPECT_THAT(serve_error({"--model", "m", "--seed", "-1"}), HasSubstr("--seed"));
-  EXPECT_THAT(serve_error({"--model", "m", "--device", "cuda"}), HasSubstr("--device"));
+  for (const char* device : {"tpu", "cuda:", "cuda:x", "cuda:-1", "cuda1"}) {
+    EXPECT_THAT(serve_error({"--model", "m", "--device", device}), HasSubstr("--device")) << device;
+  }
   EXPECT_THAT(serve_error({"--model", "m", "--isa", "sse"}), HasSubstr("--isa"));
   EXPECT_THAT(serve_error({"--model", "m", "--kv-dtype", "fp8"}), HasSubstr("--kv-dtype"));
   EXPECT_THAT(serve_error({"--model", "m", "--kv-dtype", "fp8"}), HasSubstr("fp8"));
@@ -505,6 +508,58 @@ class CountingBackend final : public engine::Backend {
   TimeNs per_token_ns_;
   int32_t largest_ = 0;
 };
+
+TEST_F(CliTest, ADeviceIsTheCpuOrAGpuByNumber) {
+  EXPECT_FALSE(cuda_ordinal(serve_flags({"m"}).model.device).has_value());
+  EXPECT_EQ(cuda_ordinal(serve_flags({"m", "--device", "cuda"}).model.device), 0);
+  EXPECT_EQ(cuda_ordinal(serve_flags({"m", "--device", "cuda:12"}).model.device), 12);
+  const std::string path = write("device = \"cuda:1\"\nmax-num-batched-tokens = 777\n");
+  const ServeFlags flags = serve_flags({"m", "--config", path.c_str()});
+  EXPECT_EQ(cuda_ordinal(flags.model.device), 1);
+  EXPECT_EQ(flags.max_num_seqs, 0);  // the plan chooses
+  EXPECT_EQ(flags.max_num_batched_tokens, 777);
+  EXPECT_FALSE(parse({"bench", "kernels", "--device", "cuda"}).ok());
+}
+
+TEST_F(CliTest, RandomWeightsTakeTheModelsPlace) {
+  EXPECT_THAT(serve_error({"--random-weights", "llama-3-8b"}), HasSubstr("--device cuda"));
+  EXPECT_THAT(serve_error({"m", "--random-weights", "llama-3-8b", "--device", "cuda"}),
+              HasSubstr("exclude"));
+  EXPECT_THAT(serve_error({"m", "--tokenizer", "t"}), HasSubstr("--tokenizer"));
+  const auto run = parse({"run", "--random-weights", "llama-3-8b", "--device", "cuda", "Hello"});
+  ASSERT_TRUE(run.ok()) << run.error().message();
+  EXPECT_EQ(std::get<RunFlags>(*run).prompt, "Hello");
+  EXPECT_TRUE(std::get<RunFlags>(*run).prompt_given);
+  EXPECT_EQ(std::get<RunFlags>(*run).model.model, "");
+
+  ModelFlags flags;
+  flags.random_weights = "llama-3-8b:2";
+  auto source = ModelSource::open(flags);
+  ASSERT_TRUE(source.ok()) << source.error().message();
+  EXPECT_EQ(source->checkpoint(), nullptr);
+  EXPECT_EQ(source->spec().num_layers, 2);
+  const auto tokenizer = source->load_tokenizer(flags);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message();
+  EXPECT_EQ(tokenizer->tokenizer->vocab_size(), source->spec().vocab_size);
+  EXPECT_GT(tokenizer->bytes, 1U << 20);
+  flags.random_weights = "smollm2-135m";  // has fewer tokens than the stand-in
+  EXPECT_THAT(ModelSource::open(flags)->load_tokenizer(flags).error().message(),
+              HasSubstr("49152"));
+  flags.random_weights = "llama-3-8b:33";
+  EXPECT_THAT(ModelSource::open(flags).error().message(), HasSubstr("--random-weights"));
+}
+
+TEST_F(CliTest, AMachineWithoutAGpuSaysSo) {
+  ModelFlags flags;
+  flags.device = "cuda:31";
+  flags.random_weights = "llama-3-8b:1";
+  const auto source = ModelSource::open(flags);
+  ASSERT_TRUE(source.ok());
+  const auto backend = load_backend(*source, flags, {});
+  ASSERT_FALSE(backend.ok());
+  EXPECT_EQ(backend.error().code(), ErrorCode::kUnavailable);
+  EXPECT_THAT(backend.error().message(), HasSubstr("--device cuda:31"));
+}
 
 TEST(WarmUp, AFastMachineRunsTheLargestStep) {
   VirtualClock clock;

@@ -176,6 +176,20 @@ ModelWork ModelWork::of(const formats::Checkpoint& checkpoint, uint64_t kv_bytes
   return work;
 }
 
+ModelWork ModelWork::in_bf16(const formats::ModelSpec& spec) {
+  const double hidden = spec.hidden_size;
+  const double layers = spec.num_layers;
+  const double layer =
+      hidden * (2.0 * spec.q_size() + 2.0 * spec.kv_size()) + 3.0 * hidden * spec.intermediate_size;
+  const double head = hidden * spec.vocab_size;
+  return {.layer_bytes = layers * (2 * layer + 2 * sizeof(float) * hidden),
+          .head_bytes = 2 * head + sizeof(float) * hidden,
+          .kv_bytes = 2 * 2.0 * spec.kv_size() * layers,
+          .layer_ops = 2 * layer * layers,
+          .head_ops = 2 * head,
+          .attention_ops = 4.0 * spec.q_size() * layers};
+}
+
 double ModelWork::decode_bytes(int32_t batch, double context) const {
   return layer_bytes + head_bytes + batch * context * kv_bytes;
 }

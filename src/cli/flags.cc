@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <iterator>
 #include <type_traits>
+#include <utility>
 
 #include "cli/config_file.h"
 #include "cli/help.h"
 #include "cli/keys_file.h"
 #include "cli/version.h"
-#include "plan/shapes.h"
+#include "formats/known_specs.h"
+#include "plan/known_devices.h"
 
 namespace puna::cli {
 namespace {
@@ -63,11 +65,42 @@ Result<> check_isa(const ModelFlags& flags) {
       flags.isa);
 }
 
+// CPU or one GPU; whether that is there is seen when the model is loaded.
+void add_device(CLI::App& app, ModelFlags& flags) {
+  const auto check = [](const std::string& text) {
+    const bool known = text == "cpu" || cuda_ordinal(text);
+    return known ? std::string() : text + " is none of cpu, cuda and cuda:N";
+  };
+  app.add_option("--device", flags.device)->check(check);
+}
+
+// Random weights are made on the device, so that no file is needed to measure speed.
+void add_random_weights(CLI::App& app, ModelFlags& flags) {
+  app.add_option("--random-weights", flags.random_weights);
+  app.add_option("--tokenizer", flags.tokenizer);
+}
+
+Result<> check_source(const ModelFlags& flags) {
+  if (flags.random_weights.empty()) {
+    if (flags.model.empty()) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "--model is missing: name a GGUF file or a Hugging Face folder");
+    }
+    if (flags.tokenizer.empty()) return Ok{};
+    return Error(ErrorCode::kInvalidArgument,
+                 "--tokenizer goes with --random-weights: a model brings its own");
+  }
+  if (!flags.model.empty()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "--random-weights {} and the model {} exclude each other", flags.random_weights,
+                 flags.model);
+  }
+  if (cuda_ordinal(flags.device)) return Ok{};
+  return Error(ErrorCode::kInvalidArgument, "--random-weights needs --device cuda");
+}
+
 // What says how to compute, whichever model.
 void add_compute_flags(CLI::App& app, ModelFlags& flags) {
-  if (app.get_option_no_throw("--device") == nullptr) {
-    app.add_option("--device", flags.device)->check(CLI::IsMember({"cpu"}));
-  }
   add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
   app.add_option("--isa", flags.isa)->envname("PUNA_CPU");  // see check_isa()
   add_choice<kernels::ActivationMode>(app, "--activations", flags.activations,
@@ -84,9 +117,11 @@ void add_compute_flags(CLI::App& app, ModelFlags& flags) {
 void add_model_flags(CLI::App& app, ModelFlags& flags) {
   app.add_option("--chat-template", flags.chat_template)
       ->check(CLI::IsMember({"llama3", "llama3.1", "llama3.2", "llama3.3", "chatml"}));
+  add_device(app, flags);
   add_compute_flags(app, flags);
   app.add_option("--memory-budget", flags.memory_budget);
   add_number<int32_t>(app, "--max-model-len", flags.max_model_len, 1, kMaxContext);
+  add_random_weights(app, flags);
 }
 
 void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config) {
@@ -114,7 +149,7 @@ void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config) {
 }
 
 void add_run_flags(CLI::App& app, RunFlags& flags) {
-  app.add_option("model", flags.model.model)->required();
+  app.add_option("model", flags.model.model);
   app.add_option("prompt", flags.prompt);
   add_model_flags(app, flags.model);
   app.add_option("--system", flags.system);
@@ -145,11 +180,13 @@ void add_inspect_flags(CLI::App& app, InspectFlags& flags) {
 }
 
 void add_bench_engine_flags(CLI::App& app, BenchEngineFlags& flags) {
-  app.add_option("--model,model", flags.model.model)->required();
+  app.add_option("--model,model", flags.model.model);
+  add_random_weights(app, flags.model);
   add_number<int32_t>(app, "--prompt", flags.prompt, 1, kMaxContext);
   add_number<int32_t>(app, "--output", flags.output, 1, kMaxContext);
   app.add_option("--batch", flags.batch)->delimiter(',')->check(in_range(1, kMaxSequences));
   add_number<int32_t>(app, "--chunk", flags.chunk, 1, kMaxContext);
+  add_device(app, flags.model);
   add_compute_flags(app, flags.model);
   app.add_option("--memory-budget", flags.model.memory_budget);
   app.add_flag("--json", flags.json);
@@ -157,6 +194,7 @@ void add_bench_engine_flags(CLI::App& app, BenchEngineFlags& flags) {
 
 void add_bench_kernels_flags(CLI::App& app, BenchKernelsFlags& flags) {
   app.add_option("--filter", flags.filter);
+  app.add_option("--device", flags.model.device)->check(CLI::IsMember({"cpu"}));
   add_compute_flags(app, flags.model);
   app.add_flag("--json", flags.json);
 }
@@ -260,11 +298,11 @@ Result<> check_plan(const PlanFlags& flags) {
   if (flags.model.model.empty() && flags.shape.empty()) {
     return Error(ErrorCode::kInvalidArgument,
                  "--model (a GGUF file or a Hugging Face folder) or --shape ({}) is missing",
-                 plan::shape_names());
+                 formats::known_spec_names());
   }
-  if (!flags.shape.empty() && plan::find_shape(flags.shape) == nullptr) {
-    return Error(ErrorCode::kInvalidArgument, "--shape {}: there are {}", flags.shape,
-                 plan::shape_names());
+  if (!flags.shape.empty()) {
+    auto spec = formats::known_spec(flags.shape);
+    if (!spec.ok()) return std::move(spec).error().with_context("--shape");
   }
   if (flags.model.device != "cpu" && plan::find_device(flags.model.device) == nullptr) {
     return Error(ErrorCode::kInvalidArgument, "--device {}: there are cpu, {}", flags.model.device,
@@ -278,10 +316,7 @@ Result<> check_plan(const PlanFlags& flags) {
 
 // What a range per flag can't say.
 Result<> check_serve(const ServeFlags& flags) {
-  if (flags.model.model.empty()) {
-    return Error(ErrorCode::kInvalidArgument,
-                 "--model is missing: name a GGUF file or a Hugging Face folder");
-  }
+  RETURN_IF_ERROR(check_source(flags.model));
   if (flags.tls_cert.empty() != flags.tls_key.empty()) {
     return Error(ErrorCode::kInvalidArgument, "{} also needs {}",
                  flags.tls_cert.empty() ? "--tls-key" : "--tls-cert",
@@ -376,6 +411,11 @@ struct Parser {
       run.prompt_given = run_app->get_option("prompt")->count() > 0;
       run.seed_given = run_app->get_option("--seed")->count() > 0;
       RETURN_IF_ERROR(check_isa(run.model));
+      if (!run.model.random_weights.empty() && !run.prompt_given) {
+        run.prompt_given = !run.model.model.empty();  // there is no MODEL before it
+        run.prompt = std::exchange(run.model.model, {});
+      }
+      RETURN_IF_ERROR(check_source(run.model));
       return Command(std::move(run));
     }
     if (plan_app->parsed()) {
@@ -385,6 +425,7 @@ struct Parser {
     }
     if (engine_app->parsed()) {
       RETURN_IF_ERROR(check_isa(bench_engine.model));
+      RETURN_IF_ERROR(check_source(bench_engine.model));
       return Command(std::move(bench_engine));
     }
     if (kernels_app->parsed()) {
@@ -404,6 +445,22 @@ struct Parser {
 };
 
 }  // namespace
+
+std::optional<int32_t> cuda_ordinal(std::string_view device) {
+  constexpr std::string_view kCuda = "cuda";
+  constexpr size_t kMostDigits = 2;
+  if (device == kCuda) return 0;
+  if (!device.starts_with(kCuda) || !device.substr(kCuda.size()).starts_with(':'))
+    return std::nullopt;
+  const std::string_view digits = device.substr(kCuda.size() + 1);
+  if (digits.empty() || digits.size() > kMostDigits) return std::nullopt;
+  int32_t ordinal = 0;
+  for (const char digit : digits) {
+    if (digit < '0' || digit > '9') return std::nullopt;
+    ordinal = ordinal * 10 + (digit - '0');
+  }
+  return ordinal;
+}
 
 Result<Command> parse_command(int argc, const char* const* argv) {
   if (argc < 2) return Command(Text{std::string(kMainHelp)});

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -21,11 +22,13 @@ namespace puna::cli {
 
 // How a model is loaded, whatever is done with it.
 struct ModelFlags {
-  std::string model;          // a GGUF file or a Hugging Face folder
-  std::string chat_template;  // empty: the model's own
-  std::string device = "cpu";
-  int32_t threads = 0;  // 0: one per core
-  std::string isa;      // empty: the best of this CPU
+  std::string model;           // a GGUF file or a Hugging Face folder
+  std::string random_weights;  // instead: a name for formats::known_spec()
+  std::string tokenizer;       // for random weights; empty: a stand-in
+  std::string chat_template;   // empty: the model's own
+  std::string device = "cpu";  // or "cuda", "cuda:N"
+  int32_t threads = 0;         // 0: one per core
+  std::string isa;             // empty: the best of this CPU
   kernels::ActivationMode activations = kernels::ActivationMode::kInt8;
   std::optional<kernels::KvType> kv_dtype;  // "auto" is none: as the activations, see kv_type()
   std::string memory_budget;                // "4GiB", "80%"; empty: what is available
@@ -36,6 +39,9 @@ struct ModelFlags {
     return kv_dtype.value_or(exact ? kernels::KvType::kF32 : kernels::KvType::kBF16);
   }
 };
+
+// The GPU of a device "cuda" (0) or "cuda:N"; nothing for any other text.
+std::optional<int32_t> cuda_ordinal(std::string_view device);
 
 struct ServeFlags {
   ModelFlags model;
@@ -49,8 +55,8 @@ struct ServeFlags {
   ClassPolicies classes = engine::EngineConfig{}.classes;
   std::string tls_cert;
   std::string tls_key;
-  int32_t max_num_seqs = 0;            // 0: plan::kDefaultNumSeqs, or what fits
-  int32_t max_num_batched_tokens = 0;  // 0: plan::kDefaultBatchTokens, or what fits
+  int32_t max_num_seqs = 0;            // 0: the plan's choice (plan/memory_model.h)
+  int32_t max_num_batched_tokens = 0;  // 0: the same
   int32_t max_queued_requests = 256;
   int64_t max_queued_tokens = 1 << 18;
   bool no_prefix_cache = false;
@@ -73,8 +79,8 @@ struct RunFlags {
 
 // `puna plan`: what a model takes and how far a machine goes, with or without either.
 struct PlanFlags {
-  ModelFlags model;     // its `device` may also be a GPU's name (plan/shapes.h)
-  std::string shape;    // instead of a model: a name of plan/shapes.h
+  ModelFlags model;     // its `device`: cpu or a GPU's name (plan/known_devices.h)
+  std::string shape;    // instead of a model: a name for formats::known_spec()
   std::string weights;  // with a shape: the type of its matrices; empty: BF16
   int32_t max_num_seqs = 0;
   int32_t max_num_batched_tokens = 0;

@@ -35,14 +35,16 @@ inline constexpr std::string_view kServeHelp =
                              with classes and limits: --api-keys-file FILE.toml
   --tls-cert, --tls-key PEM  serve https with this certificate and key
   --max-model-len N          longest prompt + answer, in tokens (default: the model's, or what fits)
-  --max-num-seqs N           requests that run at once (default: 32, or what fits)
-  --max-num-batched-tokens N tokens in one step (default: 512, or what fits)
+  --max-num-seqs N           requests that run at once (default: 32, on a GPU 256, or what fits)
+  --max-num-batched-tokens N tokens in one step (default: 512, on a GPU 2048, or what fits)
   --max-queued-requests N, --max-queued-tokens N   more are told to retry later (256, 262144)
   --no-prefix-cache          don't keep the work of earlier prompts
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
   --threads N                compute threads (default: one per core)
   --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
-  --device cpu, --isa NAME   scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --isa NAME                 scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --device cuda[:N]          on a GPU, in bf16 (cpu); --memory-budget is of the host then
+  --random-weights SHAPE     no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
   --seed N                   for requests that bring no seed (0)
   --drain-timeout S          seconds that running requests get after SIGTERM (30)
   --config FILE.toml         the same names as above without --; flags win over the file
@@ -65,7 +67,9 @@ Without PROMPT: a chat when stdin is a terminal, else stdin is the prompt.
   --threads N              compute threads (default: one per core)
   --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
   --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
-  --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --isa NAME               scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --device cuda[:N]        on a GPU, in bf16 (cpu)
+  --random-weights SHAPE   no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
 
 In a chat: /reset forgets it, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
 )";
@@ -89,8 +93,8 @@ what context for that many requests would fit, and an estimate of the speed.
   --weights TYPE             of a shape: BF16 (default), Q8_0, Q4_K, ...; a GPU holds 16 bits anyway
   --device NAME              cpu (this machine), h100-80g, a100-40g, rtx-4090, ... (as --shape)
   --max-model-len N          longest prompt + answer, in tokens (default: the model's, or what fits)
-  --max-num-seqs N           requests that run at once (default: 32, or what fits)
-  --max-num-batched-tokens N tokens in one step (default: 512, or what fits)
+  --max-num-seqs N           requests that run at once (default: 32, on a GPU 256, or what fits)
+  --max-num-batched-tokens N tokens in one step (default: 512, on a GPU 2048, or what fits)
   --memory-budget SIZE       4GiB, or 80% of the machine or device
   --activations, --kv-dtype  as for serve
   --threads N, --isa NAME    as for serve
@@ -120,7 +124,9 @@ machine reads from memory and computes at most, measured before and after.
   --threads N              compute threads (default: one per core)
   --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
   --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
-  --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --isa NAME               scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
+  --device cuda[:N]        on a GPU, beside what it reads from its memory at most
+  --random-weights SHAPE   no MODEL: weights made on the GPU (llama-3-8b, ...; no --tokenizer)
   --json                   one JSON object
 )";
 

@@ -2,11 +2,12 @@
 #include "cli/loaded_model.h"
 
 #include <fmt/format.h>
-#include <malloc.h>
 
 #include <algorithm>
 #include <cstdio>
 
+#include "base/check.h"
+#include "cli/cuda_model.h"
 #include "cli/load_progress.h"
 #include "cli/terminal.h"
 #include "cli/warm_up.h"
@@ -20,15 +21,6 @@ namespace {
 
 constexpr TimeNs kWarmUpBudget = 150 * kNsPerMs;
 
-// Distinguishes models in prefix-cache hashes (FNV-1a over what tells two files apart).
-uint64_t digest_of(const formats::Checkpoint& checkpoint) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : checkpoint.path() + "/" + std::to_string(checkpoint.weight_bytes())) {
-    hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  }
-  return hash;
-}
-
 void print_to_stderr(std::string_view text) {
   fmt::print(stderr, "{}", text);
   std::fflush(stderr);
@@ -37,6 +29,7 @@ void print_to_stderr(std::string_view text) {
 }  // namespace
 
 std::string compute_summary(const ModelFlags& flags) {
+  if (cuda_ordinal(flags.device)) return flags.device;
   const std::string_view isa =
       flags.isa.empty() ? kernels::available_isas().back() : std::string_view(flags.isa);
   switch (flags.activations) {
@@ -54,19 +47,6 @@ std::string slow_cpu_warning(std::span<const std::string_view> isas) {
   if (isas.back() != "scalar") return "";
   return "puna: warning: this CPU has no AVX2 (with FMA and F16C), so scalar code runs, many times "
          "slower\n";
-}
-
-Result<MeasuredTokenizer> load_tokenizer(formats::Checkpoint& checkpoint) {
-  const uint64_t before = plan::heap_bytes();
-  auto tokenizer = model::Tokenizer::load(checkpoint.tokenizer_source());
-  if (!tokenizer.ok()) {
-    return std::move(tokenizer).error().with_context("--model " + checkpoint.path());
-  }
-  const uint64_t after = plan::heap_bytes();
-  checkpoint.forget_tokenizer();
-  ::malloc_trim(0);  // what was needed only to build it
-  return MeasuredTokenizer{.tokenizer = std::move(tokenizer).value(),
-                           .bytes = after > before ? after - before : 0};
 }
 
 Result<plan::PlanRequest> plan_request(const ModelFlags& flags, const LoadSize& size,
@@ -94,8 +74,11 @@ Result<plan::PlanRequest> plan_request(const ModelFlags& flags, const LoadSize& 
   return request;
 }
 
-Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
+Result<PlannedBackend> load_backend(const ModelSource& source, const ModelFlags& flags,
                                     const LoadSize& size, uint64_t tokenizer_bytes) {
+  if (cuda_ordinal(flags.device)) return load_cuda_backend(source, flags, size, tokenizer_bytes);
+  CHECK(source.checkpoint() != nullptr);  // as parse_command() makes sure
+  const formats::Checkpoint& checkpoint = *source.checkpoint();
   PlannedBackend planned;
   ASSIGN_OR_RETURN(const plan::SystemMemory system, plan::read_system_memory());
   ASSIGN_OR_RETURN(const plan::PlanRequest request,
@@ -113,39 +96,51 @@ Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const
 
 Result<LoadedModel> LoadedModel::load(const ModelFlags& flags, const LoadSize& size) {
   auto parts = std::make_unique<Parts>();
-  auto checkpoint = formats::Checkpoint::open(flags.model);
-  if (!checkpoint.ok()) return std::move(checkpoint).error().with_context("--model");
-  parts->checkpoint.emplace(std::move(checkpoint).value());
-  parts->type_summary = parts->checkpoint->type_summary();
-
-  ASSIGN_OR_RETURN(MeasuredTokenizer tokenizer, load_tokenizer(*parts->checkpoint));
+  ASSIGN_OR_RETURN(parts->source, ModelSource::open(flags));
+  parts->type_summary = parts->source->type_summary();
+  ASSIGN_OR_RETURN(MeasuredTokenizer tokenizer, parts->source->load_tokenizer(flags));
   parts->tokenizer = std::move(tokenizer.tokenizer);
   if (size.needs_chat_template) {
-    auto chosen = model::ChatTemplate::choose(flags.chat_template, *parts->tokenizer);
-    if (!chosen.ok()) return std::move(chosen).error().with_context("--model " + flags.model);
+    // A stand-in tokenizer has Llama 3's special tokens and no template.
+    const bool stand_in = !flags.random_weights.empty() && flags.tokenizer.empty();
+    const std::string_view name =
+        stand_in && flags.chat_template.empty() ? "llama3" : std::string_view(flags.chat_template);
+    auto chosen = model::ChatTemplate::choose(name, *parts->tokenizer);
+    if (!chosen.ok()) {
+      return std::move(chosen).error().with_context(
+          flags.random_weights.empty() ? "--model " + flags.model : "--tokenizer");
+    }
     parts->chat_template.emplace(std::move(chosen).value());
   }
 
-  ASSIGN_OR_RETURN(PlannedBackend planned,
-                   load_backend(*parts->checkpoint, flags, size, tokenizer.bytes));
-  parts->plan = planned.plan;
-  parts->ledger.emplace(planned.plan);
-  parts->backend = std::move(planned.backend);
-  parts->checkpoint->drop_all_pages();  // what reading the file left; what steps use comes back
-  parts->warm_up_tokens = warm_up(*parts->backend, parts->clock, kWarmUpBudget);
+  ASSIGN_OR_RETURN(parts->planned, load_backend(*parts->source, flags, size, tokenizer.bytes));
+  const auto& gpu = parts->planned.gpu;
+  parts->ledger.emplace(parts->planned.plan,
+                        gpu ? std::optional(device_memory(*gpu)) : std::nullopt);
+  parts->source->drop_pages();
+  engine::Backend& backend = *parts->planned.backend;
+  parts->warm_up_tokens = warm_up(backend, parts->clock, kWarmUpBudget);
 
   engine::EngineConfig config;
   config.max_queued_requests = size.max_queued_requests;
   config.max_queued_tokens = size.max_queued_tokens;
-  config.prefill_chunk_tokens = std::min(kPrefillChunkTokens, parts->plan.max_batch_tokens);
-  config.max_request_bytes = parts->plan.host.max_request_bytes;
+  const plan::MemoryPlan& plan = parts->planned.plan;
+  // A GPU wants as many rows as it can get; the scheduler makes chunks smaller for running streams.
+  const int32_t chunk = gpu ? plan.max_batch_tokens : kPrefillChunkTokens;
+  config.prefill_chunk_tokens = std::min(chunk, plan.max_batch_tokens);
+  config.max_request_bytes = plan.host.max_request_bytes;
   config.prefix_cache = size.prefix_cache;
   config.classes = size.classes;
   config.tenants = size.tenants;
-  config.model_digest = digest_of(*parts->checkpoint);
+  config.model_digest = parts->source->digest();
   parts->engine =
-      std::make_unique<engine::Engine>(config, *parts->backend, *parts->tokenizer, parts->clock);
+      std::make_unique<engine::Engine>(config, backend, *parts->tokenizer, parts->clock);
   return LoadedModel(std::move(parts));
+}
+
+std::string LoadedModel::memory_table() const {
+  const auto& gpu = parts_->planned.gpu;
+  return plan().table() + (gpu ? device_memory(*gpu).table() : "");
 }
 
 }  // namespace puna::cli

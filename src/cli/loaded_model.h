@@ -14,7 +14,9 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "cli/flags.h"
+#include "cli/model_source.h"
 #include "engine/backend.h"
+#include "engine/cuda_backend.h"
 #include "engine/engine.h"
 #include "formats/checkpoint.h"
 #include "model/chat_template.h"
@@ -42,27 +44,21 @@ struct LoadSize {
   bool whole_kv_pool = false;  // KV for max_num_seqs of full length if it fits, not a polite share
 };
 
-// The lower half, which needs no tokenizer: what runs steps. `bench` takes it alone. `checkpoint`
+// The lower half, which needs no tokenizer: what runs steps. `bench` takes it alone. The source
 // must outlive it.
 struct PlannedBackend {
-  plan::MemoryPlan plan;
+  plan::MemoryPlan plan;  // of the host; with a GPU its KV pool has blocks and no bytes
   std::unique_ptr<engine::Backend> backend;
+  std::optional<engine::CudaBackendFacts> gpu;  // what computes, unless the CPU does
 };
 // A line for stderr when the best of `isas` (kernels::available_isas()) is slow, else nothing.
 std::string slow_cpu_warning(std::span<const std::string_view> isas);
 
-// "avx512_bf16, int8 activations": what the flags come to on this CPU.
+// "avx512_bf16, int8 activations": what the flags come to on this CPU, or "cuda".
 std::string compute_summary(const ModelFlags& flags);
 
-// A model's tokenizer and the memory that it took; frees the checkpoint's own tables of it.
-struct MeasuredTokenizer {
-  std::optional<model::Tokenizer> tokenizer = std::nullopt;
-  uint64_t bytes = 0;
-};
-Result<MeasuredTokenizer> load_tokenizer(formats::Checkpoint& checkpoint);
-
 // `tokenizer_bytes`: what the model's tokenizer took.
-Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
+Result<PlannedBackend> load_backend(const ModelSource& source, const ModelFlags& flags,
                                     const LoadSize& size, uint64_t tokenizer_bytes = 0);
 
 // What plan_memory() is asked for: flags, and what this process takes already.
@@ -74,13 +70,15 @@ class LoadedModel {
   // Loads everything and runs the warm-up steps; the engine is not started yet.
   static Result<LoadedModel> load(const ModelFlags& flags, const LoadSize& size);
 
-  const formats::ModelSpec& spec() const { return parts_->checkpoint->spec(); }
+  const formats::ModelSpec& spec() const { return parts_->source->spec(); }
   const model::Tokenizer& tokenizer() const { return *parts_->tokenizer; }
   const model::ChatTemplate* chat_template() const {
     return parts_->chat_template ? &*parts_->chat_template : nullptr;
   }
-  const plan::MemoryPlan& plan() const { return parts_->plan; }
+  const plan::MemoryPlan& plan() const { return parts_->planned.plan; }
+  // Of the host and of the GPU if one computes.
   const plan::Ledger& ledger() const { return *parts_->ledger; }
+  std::string memory_table() const;  // lines for a person
   const std::string& type_summary() const { return parts_->type_summary; }
   engine::Engine& engine() { return *parts_->engine; }
   int32_t warm_up_tokens() const { return parts_->warm_up_tokens; }
@@ -89,13 +87,12 @@ class LoadedModel {
   // On the heap: the parts hold pointers to each other. Destroyed from the last to the first.
   struct Parts {
     SteadyClock clock;
-    std::optional<formats::Checkpoint> checkpoint;
+    std::optional<ModelSource> source;
     std::optional<model::Tokenizer> tokenizer;
     std::optional<model::ChatTemplate> chat_template;
     std::string type_summary;
-    plan::MemoryPlan plan;
+    PlannedBackend planned;
     std::optional<plan::Ledger> ledger;
-    std::unique_ptr<engine::Backend> backend;
     std::unique_ptr<engine::Engine> engine;
     int32_t warm_up_tokens = 0;
   };

@@ -7,12 +7,13 @@
 
 #include "cli/commands.h"
 #include "cli/loaded_model.h"
+#include "formats/known_specs.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/machine_roof.h"
 #include "plan/byte_size.h"
 #include "plan/capacity.h"
 #include "plan/gpu_model.h"
-#include "plan/shapes.h"
+#include "plan/known_devices.h"
 
 namespace puna::cli {
 namespace {
@@ -52,7 +53,8 @@ Result<Checkpoint> open_checkpoint(const PlanFlags& flags) {
     return checkpoint;
   }
   ASSIGN_OR_RETURN(const formats::TensorType type, weight_type(flags.weights));
-  return Checkpoint::of_shape(plan::find_shape(flags.shape)->spec, type, flags.shape);
+  ASSIGN_OR_RETURN(const formats::ModelSpec spec, formats::known_spec(flags.shape));
+  return Checkpoint::of_shape(spec, type, flags.shape);
 }
 
 // As serve has it, of which it is measured; of a shape its size is estimated.

@@ -108,7 +108,9 @@ bool Session::command(const std::string& line, bool& leave) {
 }
 
 Result<int> Session::conversation() {
-  fmt::print("{} ({} tokens of context). /help lists the commands.\n", flags_.model.model,
+  const ModelFlags& model = flags_.model;
+  const std::string& name = model.random_weights.empty() ? model.model : model.random_weights;
+  fmt::print("{} ({} tokens of context). /help lists the commands.\n", name,
              model_.plan().max_model_len);
   LineReader reader(signals_);
   std::string line;

@@ -34,6 +34,11 @@ std::string name_of(const std::string& path) {
   return last.extension() == ".gguf" ? last.stem().string() : last.string();
 }
 
+std::string served_name(const ServeFlags& flags) {
+  const std::string& random = flags.model.random_weights;
+  return random.empty() ? name_of(flags.model.model) : random;
+}
+
 LoadSize load_size(const ServeFlags& flags) {
   LoadSize size;
   size.server = true;
@@ -80,7 +85,7 @@ api::ServedModel served_model(LoadedModel& model, const ServeFlags& flags) {
   served.tokenizer = &model.tokenizer();
   served.chat_template = model.chat_template();
   served.names = flags.served_model_names;
-  if (served.names.empty()) served.names.push_back(name_of(flags.model.model));
+  if (served.names.empty()) served.names.push_back(served_name(flags));
   served.max_model_len = model.plan().max_model_len;
   served.default_seed = flags.seed;
   served.classes = flags.classes;
@@ -162,10 +167,11 @@ Result<int> serve(const ServeFlags& flags, TimeNs started_ns) {
   Signals signals;
 
   ASSIGN_OR_RETURN(LoadedModel model, LoadedModel::load(flags.model, load_size(flags)));
-  fmt::print(stderr, "{}", model.plan().table());
+  fmt::print(stderr, "{}", model.memory_table());
   spdlog::info("{}: {} layers, {}, chat template {}, {}, warmed up with steps of up to {} tokens",
-               flags.model.model, model.spec().num_layers, model.type_summary(),
-               model.chat_template()->name(), compute_summary(flags.model), model.warm_up_tokens());
+               flags.model.random_weights.empty() ? flags.model.model : served_name(flags),
+               model.spec().num_layers, model.type_summary(), model.chat_template()->name(),
+               compute_summary(flags.model), model.warm_up_tokens());
   seal_allocations();
   model.engine().start();
   const api::ServedModel served = served_model(model, flags);

@@ -11,6 +11,7 @@
 #include "engine/cuda_llama.h"
 #include "engine/cuda_step_layout.h"
 #include "engine/sampler.h"
+#include "kernels/cuda/read_roof.h"
 #include "kernels/cuda/row_kernels.h"
 #include "kv/block_id.h"
 
@@ -340,6 +341,20 @@ Result<CudaBackend> make_cuda_backend(const formats::Checkpoint& checkpoint,
 Result<CudaBackend> make_random_cuda_backend(const formats::ModelSpec& spec,
                                              const CudaBackendConfig& config) {
   return make_backend(spec, nullptr, config);
+}
+
+Result<CudaMemory> cuda_memory(int32_t device) {
+  ASSIGN_OR_RETURN(const cuda::DeviceFacts facts, cuda::open_device(device));
+  return CudaMemory{.total = facts.total_bytes, .free = facts.free_bytes};
+}
+
+Result<double> measure_cuda_read(int32_t device) {
+  ASSIGN_OR_RETURN(const cuda::DeviceFacts facts, cuda::open_device(device));
+  if (facts.free_bytes < cuda::kReadRoofBytes) {
+    return Error(ErrorCode::kResourceExhausted, "{} has {} bytes free; measuring takes {}",
+                 facts.name, facts.free_bytes, cuda::kReadRoofBytes);
+  }
+  return cuda::measure_read_gb_per_s();
 }
 
 }  // namespace puna::engine

@@ -51,4 +51,14 @@ Result<CudaBackend> make_cuda_backend(const formats::Checkpoint& checkpoint,
 Result<CudaBackend> make_random_cuda_backend(const formats::ModelSpec& spec,
                                              const CudaBackendConfig& config);
 
+// Bytes of that GPU's memory now. Errors as above.
+struct CudaMemory {
+  uint64_t total = 0;
+  uint64_t free = 0;
+};
+Result<CudaMemory> cuda_memory(int32_t device);
+
+// What that GPU reads from its memory at most, in GB/s; takes 2 GiB of it for the call.
+Result<double> measure_cuda_read(int32_t device);
+
 }  // namespace puna::engine

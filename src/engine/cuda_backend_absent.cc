@@ -23,4 +23,8 @@ Result<CudaBackend> make_random_cuda_backend(const formats::ModelSpec& /*spec*/,
   return absent();
 }
 
+Result<CudaMemory> cuda_memory(int32_t /*device*/) { return absent(); }
+
+Result<double> measure_cuda_read(int32_t /*device*/) { return absent(); }
+
 }  // namespace puna::engine

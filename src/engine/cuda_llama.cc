@@ -20,8 +20,8 @@ using formats::ModelSpec;
 using formats::WeightRole;
 
 constexpr float kRandomDeviation = 0.02F;
-// Decode attention's thread blocks that fit on a multiprocessor, by shared memory.
-constexpr int32_t kDecodeBlocksPerMultiprocessor = 2;
+// Decode attention's warps that fit on a multiprocessor, by shared memory.
+constexpr int32_t kDecodeWarpsPerMultiprocessor = 4;
 constexpr size_t kTunedWeights = 6;  // more than the L2 cache holds, for Llama 3 8B's shapes
 
 int64_t qkv_size(const ModelSpec& spec) { return spec.q_size() + 2 * int64_t{spec.kv_size()}; }
@@ -242,7 +242,7 @@ Result<std::unique_ptr<CudaLlama>> CudaLlama::create(const ModelSpec& spec,
                    Arena::on_device(bytes(spec, limits).total(), "weights, KV and activations"));
   llama->lay_out();
   CHECK_EQ(llama->arena_.used(), llama->arena_.bytes());
-  llama->decode_blocks_ = kDecodeBlocksPerMultiprocessor * device.multiprocessors;
+  llama->decode_warps_ = kDecodeWarpsPerMultiprocessor * device.multiprocessors;
   cuda::prepare_attention();
   llama->upload_rotations();
   if (checkpoint != nullptr) {
@@ -271,17 +271,23 @@ void CudaLlama::norm(int32_t rows, const int32_t* row_index, int32_t parts, cons
 }
 
 void CudaLlama::attend(const CudaStep& step, const Layer& layer, cuda::Stream stream) const {
-  cuda::rotate_and_store({.qkv = work_.qkv,
-                          .positions = step.positions,
-                          .cells = step.cells,
-                          .rotations = work_.rotations,
-                          .queries = work_.queries,
-                          .kv = layer.kv,
-                          .rows = step.rows,
-                          .num_heads = spec_.num_heads,
-                          .num_kv_heads = spec_.num_kv_heads,
-                          .head_dim = spec_.head_dim},
-                         stream);
+  // Where all rows decode, attention rotates and stores.
+  cuda::UnrotatedRows unrotated;
+  if (step.num_tiles == 0) {
+    unrotated = {.qkv = work_.qkv, .rotations = work_.rotations, .kv = layer.kv};
+  } else {
+    cuda::rotate_and_store({.qkv = work_.qkv,
+                            .positions = step.positions,
+                            .cells = step.cells,
+                            .rotations = work_.rotations,
+                            .queries = work_.queries,
+                            .kv = layer.kv,
+                            .rows = step.rows,
+                            .num_heads = spec_.num_heads,
+                            .num_kv_heads = spec_.num_kv_heads,
+                            .head_dim = spec_.head_dim},
+                           stream);
+  }
   const cuda::AttentionArgs args = {.shape = attention_shape(spec_),
                                     .queries = work_.queries,
                                     .kv = layer.kv,
@@ -289,8 +295,8 @@ void CudaLlama::attend(const CudaStep& step, const Layer& layer, cuda::Stream st
                                     .out = work_.attended,
                                     .scale = 1.0F / std::sqrt(static_cast<float>(spec_.head_dim))};
   if (step.has_decode) {
-    cuda::attention_decode(args, step.decode_items, step.num_decode_items, scratch_, decode_blocks_,
-                           stream);
+    cuda::attention_decode(args, unrotated, step.decode_items, step.num_decode_items, scratch_,
+                           decode_warps_, stream);
   }
   if (step.num_tiles > 0) cuda::attention_prefill(args, step.tiles, step.num_tiles, stream);
 }
@@ -302,8 +308,10 @@ void CudaLlama::layer(const CudaStep& step, const Layer& layer, cuda::Stream str
   attn_output_gemm_->run(work_.attended, layer.attn_output, work_.pieces, step.rows, stream);
   norm(step.rows, nullptr, cuda::gemm_pieces(spec_.hidden_size, spec_.q_size()), layer.ffn_norm,
        work_.normed, stream);
-  gate_up_gemm_->run(work_.normed, layer.gate_up, work_.gate_up, step.rows, stream);
-  cuda::swiglu(work_.gate_up, work_.ffn, step.rows, spec_.intermediate_size, stream);
+  if (!gate_up_gemm_->run_gated(work_.normed, layer.gate_up, work_.ffn, step.rows, stream)) {
+    gate_up_gemm_->run(work_.normed, layer.gate_up, work_.gate_up, step.rows, stream);
+    cuda::swiglu(work_.gate_up, work_.ffn, step.rows, spec_.intermediate_size, stream);
+  }
   down_gemm_->run(work_.ffn, layer.down, work_.pieces, step.rows, stream);
 }
 

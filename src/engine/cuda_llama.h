@@ -112,7 +112,7 @@ class CudaLlama {
   const formats::ModelSpec spec_;
   const CudaLlamaLimits limits_;
   kernels::cuda::Arena arena_;
-  int32_t decode_blocks_ = 0;
+  int32_t decode_warps_ = 0;
   BFloat16* embedding_ = nullptr;
   BFloat16* head_ = nullptr;
   float* output_norm_ = nullptr;

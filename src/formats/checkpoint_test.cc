@@ -15,11 +15,29 @@
 
 #include "formats/gguf.h"
 #include "formats/gguf_writer.h"
+#include "formats/known_specs.h"
 #include "formats/rope_scaling.h"
 #include "formats/test_files.h"
 
 namespace puna::formats {
 namespace {
+
+TEST(KnownSpecTest, Llama3Of8BAndItsFirstLayers) {
+  const ModelSpec whole = known_spec("llama-3-8b").value();
+  EXPECT_EQ(whole.num_layers, 32);
+  EXPECT_EQ(whole.q_size(), 4096);
+  EXPECT_EQ(whole.kv_size(), 1024);
+  EXPECT_EQ(whole.vocab_size, 128256);
+  EXPECT_EQ(whole.eos_token_ids, (std::vector<int32_t>{128001, 128009}));
+  EXPECT_EQ(known_spec("llama-3-8b:2").value().num_layers, 2);
+  EXPECT_EQ(known_spec("smollm2-135m:30").value().num_layers, 30);
+  for (const char* name : {"", "llama-3-8", "llama-3-8b:", "llama-3-8b:0", "llama-3-8b:33",
+                           "llama-3-8b:2x", "llama-3-8b2", "llama-9"}) {
+    const auto spec = known_spec(name);
+    ASSERT_FALSE(spec.ok()) << name;
+    EXPECT_EQ(spec.error().code(), ErrorCode::kInvalidArgument);
+  }
+}
 
 void expect_tiny_sizes(const ModelSpec& spec) {
   EXPECT_EQ(spec.architecture, "llama");

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "model/golden_strings.h"
+#include "model/stand_in_tokenizer.h"
 
 namespace puna::model {
 namespace {
@@ -51,6 +52,19 @@ TEST(TokenizerTest, WordsThatAreTokensAreOnlyTakenWholeWhereTheModelSaysSo) {
   EXPECT_THAT(tiny(R"(["a b"])").encode("abc"), ElementsAre(3, 2));
   EXPECT_THAT(tiny(R"(["a b"])", "[]", R"("ignore_merges":true,)").encode("abc"), ElementsAre(5));
   EXPECT_EQ(tiny(R"(["a b"])").find("abc"), TokenId{5});
+}
+
+TEST(TokenizerTest, AStandInHoldsEveryByteAndLlama3sSpecialTokens) {
+  const auto tokenizer = stand_in_tokenizer();
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message();
+  EXPECT_EQ(tokenizer->vocab_size(), 128256);
+  EXPECT_EQ(tokenizer->find("<|eot_id|>"), TokenId{128009});
+  const std::string text = "The quick brown fox: \xF0\x9F\xA6\x8A, \x01 and 128,256 tokens.";
+  const auto ids = tokenizer->encode(text);
+  EXPECT_EQ(tokenizer->decode(ids, false), text);
+  EXPECT_LT(ids.size(), text.size() * 2 / 3);  // words shrink
+  EXPECT_FALSE(tokenizer->token_bytes(127999).empty());
+  EXPECT_EQ(tokenizer->bos(), TokenId{128000});
 }
 
 TEST(TokenizerTest, BytesWithoutATokenAreDropped) {

@@ -35,6 +35,11 @@ struct StepSize {
   int32_t max_num_seqs;
   int32_t max_batch_tokens;
 };
+constexpr std::array<StepSize, 3> kGpuStepSizes = {{
+    {kGpuNumSeqs, kGpuBatchTokens},
+    {128, 2048},
+    {64, 1024},
+}};
 constexpr std::array<StepSize, 6> kStepSizes = {{
     {kDefaultNumSeqs, kDefaultBatchTokens},
     {16, 256},
@@ -43,9 +48,6 @@ constexpr std::array<StepSize, 6> kStepSizes = {{
     {2, 32},
     {1, 32},
 }};
-// A block in the pool's and the prefix cache's tables: 16 token ids, hash, links, counts (measured
-// by plan_test).
-constexpr uint64_t kIndexBytesPerBlock = 160;
 constexpr uint64_t kResidentStackBytes = 40 << 10;
 constexpr uint64_t kServerThreads = 7;  // main, engine, two of I/O, admin, two that tokenise
 
@@ -184,8 +186,10 @@ class Planner {
 };
 
 std::vector<StepSize> Planner::step_sizes() const {
+  std::vector<StepSize> tried(kStepSizes.begin(), kStepSizes.end());
+  if (request_.on_device) tried.insert(tried.begin(), kGpuStepSizes.begin(), kGpuStepSizes.end());
   std::vector<StepSize> sizes;
-  for (StepSize size : kStepSizes) {
+  for (StepSize size : tried) {
     if (request_.max_num_seqs > 0) size.max_num_seqs = request_.max_num_seqs;
     if (request_.max_batch_tokens > 0) size.max_batch_tokens = request_.max_batch_tokens;
     // Each running sequence takes a token of every step.

@@ -25,12 +25,19 @@ namespace puna::plan {
 // What steps hold when the user leaves it open and memory is no matter.
 inline constexpr int32_t kDefaultNumSeqs = 32;
 inline constexpr int32_t kDefaultBatchTokens = 512;
+// The same of a GPU, which wants many rows.
+inline constexpr int32_t kGpuNumSeqs = 256;
+inline constexpr int32_t kGpuBatchTokens = 2048;
+
+// A block in the pool's and the prefix cache's tables on the host: 16 token ids, hash, links,
+// counts (measured by plan_test).
+inline constexpr uint64_t kIndexBytesPerBlock = 160;
 
 struct PlanRequest {
   std::string model;             // for messages
   int32_t max_model_len = 0;     // 0: the model's context, or as much of it as fits
-  int32_t max_num_seqs = 0;      // 0: kDefaultNumSeqs, or what fits
-  int32_t max_batch_tokens = 0;  // 0: kDefaultBatchTokens, or what fits
+  int32_t max_num_seqs = 0;      // 0: kDefaultNumSeqs or kGpuNumSeqs, or what fits
+  int32_t max_batch_tokens = 0;  // 0: kDefaultBatchTokens or kGpuBatchTokens, or what fits
   int32_t threads = 0;           // 0: one per core
   std::string isa;
   kernels::KvType kv_type = kernels::KvType::kBF16;

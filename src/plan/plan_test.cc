@@ -9,21 +9,24 @@
 #include <numeric>
 #include <sstream>
 
+#include "formats/known_specs.h"
 #include "kv/block_id.h"
 #include "kv/block_pool.h"
 #include "kv/prefix_cache.h"
 #include "plan/byte_size.h"
 #include "plan/capacity.h"
 #include "plan/gpu_model.h"
+#include "plan/known_devices.h"
 #include "plan/ledger.h"
 #include "plan/memory_model.h"
-#include "plan/shapes.h"
 #include "plan/system_memory.h"
 
 namespace puna::plan {
 namespace {
 
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kGiB = 1 << 30;
@@ -354,23 +357,21 @@ TEST(Shapes, HaveTheSizesOfTheModels) {
                                                    {"llama-3.1-70b", 70554},
                                                    {"llama-2-7b", 6738},
                                                    {"smollm2-135m", 134.5}}) {
-    const KnownShape* shape = find_shape(name);
-    ASSERT_NE(shape, nullptr) << name;
-    const auto checkpoint =
-        formats::Checkpoint::of_shape(shape->spec, formats::TensorType::kBF16, name);
+    const auto spec = formats::known_spec(name);
+    ASSERT_TRUE(spec.ok()) << spec.error().message();
+    const auto checkpoint = formats::Checkpoint::of_shape(*spec, formats::TensorType::kBF16, name);
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.error().message();
     EXPECT_NEAR(static_cast<double>(checkpoint->weight_bytes()) / 2e6, millions, millions * 1e-3);
-    EXPECT_THAT(shape_names(), HasSubstr(name));
+    EXPECT_THAT(formats::known_spec_names(), HasSubstr(name));
   }
-  EXPECT_EQ(find_shape("llama-9"), nullptr);
-  const auto odd = formats::Checkpoint::of_shape(find_shape("smollm2-135m")->spec,
+  const auto odd = formats::Checkpoint::of_shape(formats::known_spec("smollm2-135m").value(),
                                                  formats::TensorType::kQ4_K, "odd");
   ASSERT_FALSE(odd.ok());  // 576 values are not whole blocks of 256
   EXPECT_THAT(odd.error().message(), HasSubstr("Q4_K"));
 }
 
 TEST(Shapes, AShapeIsPlannedLikeAFile) {
-  const auto checkpoint = formats::Checkpoint::of_shape(find_shape("llama-3-8b")->spec,
+  const auto checkpoint = formats::Checkpoint::of_shape(formats::known_spec("llama-3-8b").value(),
                                                         formats::TensorType::kQ4_K, "8b");
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.error().message();
   const auto plan = plan_memory(*checkpoint, open_request(), {64 * kGiB, 60 * kGiB});
@@ -382,7 +383,7 @@ TEST(Shapes, AShapeIsPlannedLikeAFile) {
 }
 
 TEST(Shapes, AnEightBillionModelOnGpus) {
-  const formats::ModelSpec& spec = find_shape("llama-3-8b")->spec;
+  const formats::ModelSpec spec = formats::known_spec("llama-3-8b").value();
   const BackendCost cost = [&](const engine::CpuBackendConfig& config) {
     return gpu_bytes(spec, config);
   };
@@ -411,6 +412,30 @@ TEST(Shapes, AnEightBillionModelOnGpus) {
   EXPECT_EQ(estimate_speed(spec, {}, 1, {}).prefill, 0);  // an unknown machine
 }
 
+TEST(Shapes, AGpuHasLargerStepsUnlessFlagsSayOtherwise) {
+  const formats::ModelSpec spec = formats::known_spec("llama-3-8b").value();
+  const BackendCost cost = [&](const engine::CpuBackendConfig& config) {
+    return gpu_bytes(spec, config);
+  };
+  PlanRequest asked = open_request();
+  asked.on_device = true;
+  asked.runtime_bytes = kGpuRuntimeBytes;
+  const auto step = [&](int32_t sequences, int32_t tokens, uint64_t gib) {
+    asked.max_num_seqs = sequences;
+    asked.max_batch_tokens = tokens;
+    asked.budget_bytes = gib * kGiB;
+    const auto plan = plan_memory(cost, spec.max_position, asked, {gib * kGiB, gib * kGiB});
+    EXPECT_TRUE(plan.ok());
+    return std::pair(plan->max_num_seqs, plan->max_batch_tokens);
+  };
+  EXPECT_EQ(step(0, 0, 80), std::pair(kGpuNumSeqs, kGpuBatchTokens));
+  EXPECT_EQ(step(9, 0, 80), std::pair(9, kGpuBatchTokens));
+  EXPECT_EQ(step(3000, 0, 200), std::pair(3000, 3000));
+  EXPECT_EQ(step(0, 777, 80), std::pair(kGpuNumSeqs, 777));
+  EXPECT_EQ(step(0, 100, 80), std::pair(100, 100));
+  EXPECT_LT(step(0, 0, 20).first, kGpuNumSeqs);  // as many as can work with what is left
+}
+
 TEST(LedgerTest, PlannedAndUsedByOwner) {
   const auto plan = plan_memory(small_model, kContext, request(), {64 * kGiB, 60 * kGiB});
   ASSERT_TRUE(plan.ok());
@@ -434,6 +459,33 @@ TEST(LedgerTest, PlannedAndUsedByOwner) {
   EXPECT_THAT(ledger.metrics(use), HasSubstr("puna:memory_bytes{owner=\"kv_pool\"} 536870912\n"));
   EXPECT_THAT(ledger.metrics(use),
               HasSubstr("puna:memory_used_bytes{owner=\"request_bodies\"} 77\n"));
+  EXPECT_THAT(ledger.json(use), Not(HasSubstr("device")));
+}
+
+TEST(LedgerTest, AGpusOwnersStandBesideTheHosts) {
+  auto plan = plan_memory(small_model, kContext, request(), {64 * kGiB, 60 * kGiB});
+  ASSERT_TRUE(plan.ok());
+  plan->of(Owner::kKvPool) = 0;
+  plan->num_blocks = 1000;
+  const DeviceMemory device = {
+      .name = "GPU",
+      .free_before = 10 * kGiB,
+      .free_after = 4 * kGiB,
+      .owners = {{"weights", "bf16", 3 * kGiB}, {kDeviceKvPool, "bf16 keys and values", 4096000}}};
+  EXPECT_THAT(device.table(), HasSubstr("3.0 GiB  bf16\n"));
+  EXPECT_THAT(device.table(), HasSubstr("of 10.0 GiB free before, 6.0 GiB taken\n"));
+  const Ledger ledger(*plan, device);
+  const LiveUse use{.kv_usage = 0.25};
+  const std::string json = ledger.json(use);
+  EXPECT_THAT(json, HasSubstr(R"({"owner":"kv_pool","planned_bytes":0,"used_bytes":0})"));
+  EXPECT_THAT(json, EndsWith(R"("device":{"name":"GPU","free_before_bytes":10737418240,)"
+                             R"("planned_bytes":3225321472,"taken_bytes":6442450944,"owners":[)"
+                             R"({"owner":"weights","planned_bytes":3221225472,)"
+                             R"("used_bytes":3221225472},{"owner":"kv_pool",)"
+                             R"("planned_bytes":4096000,"used_bytes":1024000}]}})"));
+  const std::string metrics = ledger.metrics(use);
+  EXPECT_THAT(metrics, HasSubstr("puna:device_memory_bytes{owner=\"kv_pool\"} 4096000\n"));
+  EXPECT_THAT(metrics, HasSubstr("puna:device_memory_used_bytes{owner=\"kv_pool\"} 1024000\n"));
 }
 
 TEST(MemoryModel, RealModelFitsASmallBudget) {

@@ -3,21 +3,21 @@
 //
 // One arithmetic for decode and prefill: keys are taken in tiles of kTileKeys with a running
 // maximum inside a chunk of kChunkKeys absolute positions; chunks start afresh and are merged in
-// rising order. Decode gives each chunk to another thread block and the last one to finish merges
-// them; prefill keeps a tile of queries and walks its chunks. Both give the same bits.
+// rising order. Decode gives each chunk to another warp and the last one to finish merges them;
+// prefill keeps a tile of queries and walks its chunks. Both give the same bits.
 #pragma once
 
 #include <cstdint>
 
 #include "base/numeric.h"
+#include "kernels/cuda/kv_layout.h"
 #include "kernels/cuda/stream.h"
 
 namespace puna::kernels::cuda {
 
 inline constexpr int32_t kTileKeys = 64;
 inline constexpr int32_t kChunkKeys = 256;
-inline constexpr int32_t kCellsPerBlock = 16;  // positions in a KV block
-inline constexpr int32_t kMaxGroup = 16;       // query heads of a KV head
+inline constexpr int32_t kMaxGroup = 16;  // query heads of a KV head
 
 constexpr int32_t chunks_of_positions(int32_t positions) {
   return (positions + kChunkKeys - 1) / kChunkKeys;
@@ -48,7 +48,7 @@ bool attention_supports(const AttentionShape& shape);
 struct AttentionArgs {
   AttentionShape shape;
   const BFloat16* queries;  // [rows, num_heads * head_dim]
-  const BFloat16* kv;       // of one layer: [blocks, (k, v), num_kv_heads, 16, head_dim]
+  const BFloat16* kv;       // of one layer: kv_layout.h
   const int32_t* block_tables;
   BFloat16* out;  // [rows, num_heads * head_dim]
   float scale;    // of the scores
@@ -62,10 +62,19 @@ struct DecodeScratch {
 };
 int64_t partial_floats(const AttentionShape& shape, int32_t rows, int32_t max_chunks);
 
+// Rows that come as the projection gave them: attention_decode() then does for them what
+// rotate_and_store() would, and AttentionArgs::queries is not read.
+struct UnrotatedRows {
+  const BFloat16* qkv = nullptr;     // [rows, (num_heads + 2 * num_kv_heads) * head_dim]
+  const float* rotations = nullptr;  // [max positions, head_dim / 2, (cos, sin)]
+  BFloat16* kv = nullptr;            // AttentionArgs::kv, for the rows' own keys and values
+};
+
 // Rows of one position each. items[0 … *num_items) on the device, so that a graph may replay it.
-// `blocks` is how many thread blocks share them.
-void attention_decode(const AttentionArgs& args, const DecodeItem* items, const int32_t* num_items,
-                      const DecodeScratch& scratch, int32_t blocks, Stream stream);
+// `warps` is how many share them.
+void attention_decode(const AttentionArgs& args, const UnrotatedRows& unrotated,
+                      const DecodeItem* items, const int32_t* num_items,
+                      const DecodeScratch& scratch, int32_t warps, Stream stream);
 
 // How many rows a query tile may hold.
 int32_t prefill_tile_rows(const AttentionShape& shape);

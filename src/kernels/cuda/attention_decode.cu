@@ -1,278 +1,367 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decode attention: a thread block takes one chunk of one row for one KV head; its query heads are
-// the rows of a 16-row tile. Four warps share each tile of 64 keys: 16 keys each for the scores,
-// then a quarter of the columns each for the sum over values.
+// Decode attention: a warp takes one chunk of one row for one KV head; its query heads are the rows
+// of a 16-row tile. Warps share nothing: each keeps a ring of tiles in shared memory that copies
+// run ahead into, over the end of an item too, so that memory is read all the time.
 #include "base/check.h"
 #include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/launch.cuh"
 
 namespace puna::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kStages = 3;
-constexpr int kRows = 16;
+constexpr int kWarpThreads = 32;
+constexpr int kSlots = 3;  // of the ring: a tile's keys or its values each
+constexpr int kTilesPerChunk = kChunkKeys / kTileKeys;
+constexpr int kBlocksPerTile = kTileKeys / kCellsPerBlock;
+static_assert(kChunkKeys / kCellsPerBlock <= kWarpThreads);  // a lane for each block of a chunk
 
 template <int kDim>
-struct DecodeShared {
-  static constexpr int kTileBytes = kTileKeys * kDim * 2;
-  static constexpr int kQueries = 0;
-  static constexpr int kProbabilities = kQueries + kRows * kDim * 2;
-  static constexpr int kMaxima = kProbabilities + kRows * kTileKeys * 2;
-  static constexpr int kRing = kMaxima + kWarps * kRows * 4;
-  static constexpr int kBytes = kRing + kStages * 2 * kTileBytes;
-};
-
-// A thread's part of the chunk: two rows (lane / 4 and 8 more), columns of every fourth group.
-template <int kDim>
-struct ChunkState {
-  static constexpr int kGroups = (kDim / 8 + kWarps - 1) / kWarps;
-  float out[kGroups][4] = {};
-  float sum[4] = {};
-  float maximum[2] = {-INFINITY, -INFINITY};
-};
+constexpr int kSlotBytes = kTileKeys* kDim * 2;
 
 struct DecodeArgs {
   AttentionArgs attention;
+  UnrotatedRows unrotated;
   const DecodeItem* items;
   const int32_t* num_items;
   DecodeScratch scratch;
 };
 
-__device__ float* partial_of(const DecodeArgs& args, int row, int kv_head, int chunk, int group,
-                             int dim) {
+// One item for one KV head.
+struct Work {
+  DecodeItem item;
+  int kv_head;
+  int tiles;
+};
+
+__device__ inline Work work_at(const DecodeArgs& args, int index) {
+  const int kv_heads = args.attention.shape.num_kv_heads;
+  Work work = {args.items[index / kv_heads], index % kv_heads, 0};
+  const int keys = min(work.item.position + 1 - work.item.chunk * kChunkKeys, kChunkKeys);
+  work.tiles = (keys + kTileKeys - 1) / kTileKeys;
+  return work;
+}
+
+// Elements from the layer's start to a block's keys or values of one head.
+template <int kDim>
+__device__ inline int64_t block_offset(const AttentionShape& shape, int block, int kv_head,
+                                       bool values) {
+  return ((int64_t{block} * 2 + (values ? 1 : 0)) * shape.num_kv_heads + kv_head) *
+         (kCellsPerBlock * kDim);
+}
+
+// Where the copies have got to: keys, then values of each tile of each item of this warp.
+template <int kDim>
+class Copies {
+ public:
+  __device__ Copies(const DecodeArgs& args, uint32_t ring, int first, int end)
+      : args_(args), ring_(ring), index_(first), end_(end) {
+    if (index_ < end_) take();
+  }
+
+  // Starts the next copy, into the slot that was read longest ago; a group for each call.
+  __device__ void start_next() {
+    if (index_ < end_) {
+      copy(ring_ + slot_ * kSlotBytes<kDim>);
+      slot_ = slot_ == kSlots - 1 ? 0 : slot_ + 1;
+      tile_ += values_ ? 1 : 0;
+      values_ = !values_;
+      if (tile_ == work_.tiles) {
+        index_ += static_cast<int>(gridDim.x);
+        if (index_ < end_) take();
+      }
+    }
+    commit_copies();
+  }
+
+ private:
+  __device__ void take() {
+    const int lane = threadIdx.x;
+    work_ = work_at(args_, index_);
+    tile_ = 0;
+    const int block = work_.item.chunk * (kChunkKeys / kCellsPerBlock) + lane;
+    const bool there =
+        lane < kChunkKeys / kCellsPerBlock && block * kCellsPerBlock <= work_.item.position;
+    block_ = there ? args_.attention.block_tables[work_.item.table_offset + block] : 0;
+  }
+
+  __device__ void copy(uint32_t to) const {
+    constexpr int kUnits = kDim / kUnitElements;
+    constexpr int kTurns = kCellsPerBlock * kUnits / kWarpThreads;
+    const int lane = threadIdx.x;
+    const int first_key = work_.item.chunk * kChunkKeys + tile_ * kTileKeys;
+    // An unrotated row's own key is not there yet.
+    const int end = work_.item.position + (args_.unrotated.qkv == nullptr ? 1 : 0);
+#pragma unroll
+    for (int i = 0; i < kBlocksPerTile; ++i) {
+      const int block = __shfl_sync(~0U, block_, tile_ * kBlocksPerTile + i);
+      const BFloat16* from =
+          args_.attention.kv +
+          block_offset<kDim>(args_.attention.shape, block, work_.kv_head, values_) +
+          lane * kUnitElements;
+#pragma unroll
+      for (int turn = 0; turn < kTurns; ++turn) {
+        const int unit = turn * kWarpThreads + lane;
+        const int key = first_key + i * kCellsPerBlock + unit / kUnits;
+        copy_async(to + (i * kCellsPerBlock * kUnits + unit) * 16,
+                   from + turn * kWarpThreads * kUnitElements, key < end);
+      }
+    }
+  }
+
+  const DecodeArgs& args_;
+  const uint32_t ring_;
+  int index_;
+  const int end_;
+  Work work_ = {};
+  int32_t block_ = 0;  // of this lane: its block of the chunk
+  int tile_ = 0;
+  bool values_ = false;
+  int slot_ = 0;
+};
+
+// The queries of one row and KV head as left operands: head h is row h of 16.
+template <int kDim>
+__device__ inline void load_queries(uint32_t (&queries)[kDim / 16][4], const DecodeArgs& args,
+                                    const Work& work, int group) {
+  const int lane = threadIdx.x;
+  const AttentionShape& shape = args.attention.shape;
+  const bool rotate = args.unrotated.qkv != nullptr;
+  const int64_t row_size = rotate ? int64_t{shape.num_heads + 2 * shape.num_kv_heads} * kDim
+                                  : int64_t{shape.num_heads} * kDim;
+  const BFloat16* row = (rotate ? args.unrotated.qkv : args.attention.queries) +
+                        work.item.row * row_size + work.kv_head * group * kDim;
+  const auto* rotations = reinterpret_cast<const float2*>(args.unrotated.rotations) +
+                          int64_t{work.item.position} * (kDim / 2);
+#pragma unroll
+  for (int step = 0; step < kDim / 16; ++step) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int head = lane / 4 + 8 * (i % 2);
+      const int pair = step * 8 + (i / 2) * 4 + lane % 4;
+      uint32_t value = 0;
+      if (head < group) {
+        value = reinterpret_cast<const uint32_t*>(row + head * kDim)[pair];
+        if (rotate) value = rotate_pair(value, rotations[pair]);
+      }
+      queries[step][i] = value;
+    }
+  }
+}
+
+// An unrotated row's own key or value: into its cell, and into the tile that was copied without it.
+template <int kDim>
+__device__ inline void insert_own(const DecodeArgs& args, const Work& work, unsigned char* tile,
+                                  bool values) {
+  const AttentionShape& shape = args.attention.shape;
+  const int position = work.item.position;
+  const int place = position % kCellsPerBlock;
+  const int head = shape.num_heads + (values ? shape.num_kv_heads : 0) + work.kv_head;
+  const auto* from = reinterpret_cast<const uint32_t*>(
+      args.unrotated.qkv +
+      (int64_t{work.item.row} * (shape.num_heads + 2 * shape.num_kv_heads) + head) * kDim);
+  const auto* rotations =
+      reinterpret_cast<const float2*>(args.unrotated.rotations) + int64_t{position} * (kDim / 2);
+  const int block = args.attention.block_tables[work.item.table_offset + position / kCellsPerBlock];
+  auto* cell = reinterpret_cast<uint32_t*>(
+      args.unrotated.kv + block_offset<kDim>(shape, block, work.kv_head, values) + place * kDim);
+#pragma unroll
+  for (int pair = threadIdx.x; pair < kDim / 2; pair += kWarpThreads) {
+    const uint32_t value = values ? from[pair] : rotate_pair(from[pair], rotations[pair]);
+    const int unit = placed_unit(place, pair / 4, kDim / kUnitElements);
+    cell[unit * 4 + pair % 4] = value;
+    *reinterpret_cast<uint32_t*>(tile + tile_offset<kDim>(position % kTileKeys, pair / 4) +
+                                 pair % 4 * 4) = value;
+  }
+  __syncwarp();
+}
+
+// Floats of a chunk's results: values, then maximum and sum of each head; rounded up for float4.
+__host__ __device__ constexpr int partial_size(int group, int dim) {
+  return (group * (dim + 2) + 3) / 4 * 4;
+}
+
+__device__ inline float* partial_of(const DecodeArgs& args, int row, int kv_head, int chunk,
+                                    int group, int dim) {
   const int64_t index =
       (int64_t{row} * args.attention.shape.num_kv_heads + kv_head) * args.scratch.max_chunks +
       chunk;
-  return args.scratch.partials + index * group * (dim + 2);
+  return args.scratch.partials + index * partial_size(group, dim);
 }
 
-// Scores of this warp's 16 keys, the chunk's new maximum, and probabilities into shared memory.
-// Returns by how much what was summed before shrinks.
-template <int kDim>
-__device__ float2 probabilities(ChunkState<kDim>& state, unsigned char* memory, uint32_t keys,
-                                int first_key, int position, float scale) {
-  using Shared = DecodeShared<kDim>;
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const uint32_t base_address = shared_address(memory);
-  float scores[2][4] = {};
-  scores_of_16_keys<kDim>(scores, base_address + Shared::kQueries, 0, keys, 16 * warp, lane);
-  float best[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-  for (int group = 0; group < 2; ++group) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int key = first_key + 16 * warp + 8 * group + 2 * (lane % 4) + i % 2;
-      scores[group][i] = masked_score(scores[group][i], scale, key, position);
-      best[i / 2] = fmaxf(best[i / 2], scores[group][i]);
-    }
-  }
-  auto* maxima = reinterpret_cast<float*>(memory + Shared::kMaxima);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    best[half] = fmaxf(best[half], __shfl_xor_sync(~0U, best[half], 1));
-    best[half] = fmaxf(best[half], __shfl_xor_sync(~0U, best[half], 2));
-    if (lane % 4 == 0) maxima[warp * kRows + lane / 4 + 8 * half] = best[half];
-  }
-  __syncthreads();
-  float shrink[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const float before = state.maximum[half];
-    float now = before;
-#pragma unroll
-    for (int other = 0; other < kWarps; ++other)
-      now = fmaxf(now, maxima[other * kRows + lane / 4 + 8 * half]);
-    const float base = softmax_base(now);
-    shrink[half] = exp2_approx(__fsub_rn(before, base));
-    state.maximum[half] = now;
-#pragma unroll
-    for (int group = 0; group < 2; ++group) {
-      const uint32_t pair = pack_bf16(probability(scores[group][2 * half], base),
-                                      probability(scores[group][2 * half + 1], base));
-      const uint32_t offset =
-          tile_offset<kTileKeys>(lane / 4 + 8 * half, 2 * warp + group) + 4 * (lane % 4);
-      *reinterpret_cast<uint32_t*>(memory + Shared::kProbabilities + offset) = pair;
-    }
-  }
-  __syncthreads();
-  return {shrink[0], shrink[1]};
+__device__ inline BFloat16* out_of(const DecodeArgs& args, const Work& work, int group, int dim) {
+  return args.attention.out +
+         (int64_t{work.item.row} * args.attention.shape.num_heads + work.kv_head * group) * dim;
 }
 
+// The chunk is all there is.
 template <int kDim>
-__device__ void add_values(ChunkState<kDim>& state, uint32_t probabilities_address, uint32_t values,
-                           float2 shrink) {
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float factor = i < 2 ? shrink.x : shrink.y;
-    state.sum[i] = __fmul_rn(state.sum[i], factor);
-#pragma unroll
-    for (int group = 0; group < ChunkState<kDim>::kGroups; ++group)
-      state.out[group][i] = __fmul_rn(state.out[group][i], factor);
-  }
-#pragma unroll
-  for (int step = 0; step < kTileKeys / 16; ++step) {
-    uint32_t a[4];
-    load_matrices(
-        a, probabilities_address + tile_offset<kTileKeys>(lane & 15, 2 * step + (lane >> 4)));
-    multiply_add(state.sum, a, kBf16Ones, kBf16Ones);
-#pragma unroll
-    for (int group = 0; group < ChunkState<kDim>::kGroups; ++group) {
-      const int column_group = group * kWarps + warp;
-      if (column_group * 8 >= kDim) break;
-      uint32_t b[2];
-      load_two_transposed(b, values + tile_offset<kDim>(16 * step + (lane & 15), column_group));
-      multiply_add(state.out[group], a, b[0], b[1]);
-    }
-  }
-}
-
-template <int kDim>
-__device__ void write_out(const DecodeArgs& args, const DecodeItem& item, int kv_head, int group,
-                          const ChunkState<kDim>& state, bool whole) {
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  float* partial = partial_of(args, item.row, kv_head, item.chunk, group, kDim);
+__device__ inline void write_out(const DecodeArgs& args, const Work& work, int group,
+                                 RowState<kDim>& chunk) {
+  RowState<kDim> total;
+  merge_chunk(total, chunk);  // into nothing, as prefill does
+  const int lane = threadIdx.x;
+  BFloat16* out = out_of(args, work, group, kDim);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int head = lane / 4 + 8 * half;
     if (head >= group) continue;
-    BFloat16* out =
-        args.attention.out +
-        (int64_t{item.row} * args.attention.shape.num_heads + kv_head * group + head) * kDim;
 #pragma unroll
-    for (int i = 0; i < ChunkState<kDim>::kGroups; ++i) {
-      const int column = (i * kWarps + warp) * 8 + 2 * (lane % 4);
-      if (column >= kDim) break;
-      const float2 value = {state.out[i][2 * half], state.out[i][2 * half + 1]};
-      if (whole) {
-        // Merged into nothing, as prefill does.
-        float maximum = -INFINITY;
-        const MergeFactors factors = merge_factors(maximum, state.maximum[half]);
-        const float sum = merged(0.0F, state.sum[2 * half], factors);
-        *reinterpret_cast<uint32_t*>(out + column) =
-            pack_bf16(normalised(merged(0.0F, value.x, factors), sum),
-                      normalised(merged(0.0F, value.y, factors), sum));
-      } else {
-        *reinterpret_cast<float2*>(partial + head * kDim + column) = value;
-      }
-    }
-    if (!whole && warp == 0 && lane % 4 == 0) {
-      partial[group * kDim + head] = state.maximum[half];
-      partial[group * kDim + group + head] = state.sum[2 * half];
+    for (int i = 0; i < kDim / 8; ++i) {
+      *reinterpret_cast<uint32_t*>(out + head * kDim + 8 * i + 2 * (lane % 4)) =
+          pack_bf16(normalised(total.out[i][2 * half], total.sum[2 * half]),
+                    normalised(total.out[i][2 * half + 1], total.sum[2 * half]));
     }
   }
 }
 
 template <int kDim>
-__device__ void merge_chunks(const DecodeArgs& args, const DecodeItem& item, int kv_head, int group,
-                             int chunks) {
-  for (int i = static_cast<int>(threadIdx.x); i < group * kDim; i += kThreads) {
-    const int head = i / kDim;
+__device__ inline void write_partial(const DecodeArgs& args, const Work& work, int group,
+                                     const RowState<kDim>& chunk) {
+  const int lane = threadIdx.x;
+  float* partial = partial_of(args, work.item.row, work.kv_head, work.item.chunk, group, kDim);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int head = lane / 4 + 8 * half;
+    if (head >= group) continue;
+#pragma unroll
+    for (int i = 0; i < kDim / 8; ++i) {
+      *reinterpret_cast<float2*>(partial + head * kDim + 8 * i + 2 * (lane % 4)) = {
+          chunk.out[i][2 * half], chunk.out[i][2 * half + 1]};
+    }
+    if (lane % 4 == 0) {
+      partial[group * kDim + head] = chunk.maximum[half];
+      partial[group * kDim + group + head] = chunk.sum[2 * half];
+    }
+  }
+}
+
+// True for the warp that finds all chunks of its row and head there.
+__device__ inline bool last_to_arrive(int32_t* counter, int chunks) {
+  __threadfence();
+  __syncwarp();
+  int arrived = 0;
+  if (threadIdx.x == 0) arrived = atomicAdd(counter, 1);
+  arrived = __shfl_sync(~0U, arrived, 0);
+  if (arrived != chunks - 1) return false;
+  __threadfence();
+  if (threadIdx.x == 0) *counter = 0;
+  return true;
+}
+
+// Chunks in rising order, some of them loaded at once.
+template <int kDim>
+__device__ inline void merge_chunks(const DecodeArgs& args, const Work& work, int group,
+                                    int chunks) {
+  constexpr int kAtOnce = 8;
+  const int quads = group * kDim / 4;
+  BFloat16* out = out_of(args, work, group, kDim);
+  for (int quad = threadIdx.x; quad < quads; quad += kWarpThreads) {
+    const int head = quad * 4 / kDim;
     float maximum = -INFINITY;
     float sum = 0.0F;
-    float out = 0.0F;
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-      const float* partial = partial_of(args, item.row, kv_head, chunk, group, kDim);
-      const MergeFactors factors = merge_factors(maximum, __ldcg(partial + group * kDim + head));
-      sum = merged(sum, __ldcg(partial + group * kDim + group + head), factors);
-      out = merged(out, __ldcg(partial + i), factors);
-    }
-    const auto value = __float2bfloat16_rn(normalised(out, sum));
-    BFloat16* row = args.attention.out +
-                    (int64_t{item.row} * args.attention.shape.num_heads + kv_head * group) * kDim;
-    reinterpret_cast<__nv_bfloat16*>(row)[i] = value;
-  }
-}
-
-template <int kDim>
-__device__ void compute_chunk(const DecodeArgs& args, const DecodeItem& item, int kv_head,
-                              int group, ChunkState<kDim>& state, unsigned char* memory) {
-  using Shared = DecodeShared<kDim>;
-  constexpr int kUnits = kDim / 8;
-  const AttentionArgs& attention = args.attention;
-  const uint32_t base = shared_address(memory);
-  const int32_t* table = attention.block_tables + item.table_offset;
-  const int first_key = item.chunk * kChunkKeys;
-  const int end = min(item.position + 1, first_key + kChunkKeys);
-  const int tiles = (end - first_key + kTileKeys - 1) / kTileKeys;
-  const BFloat16* queries =
-      attention.queries + (int64_t{item.row} * attention.shape.num_heads + kv_head * group) * kDim;
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * kUnits; i += kThreads) {
-    const int head = i / kUnits;
-    copy_async(base + Shared::kQueries + tile_offset<kDim>(head, i % kUnits),
-               queries + (head < group ? head : 0) * kDim + (i % kUnits) * 8, head < group);
-  }
-  const auto stage_keys = [&](int tile) {
-    return base + Shared::kRing + (tile % kStages) * 2 * Shared::kTileBytes;
-  };
-  const auto copy = [&](int tile) {
-    if (tile < tiles) {
-      copy_tile<kDim, kThreads>(stage_keys(tile), stage_keys(tile) + Shared::kTileBytes, attention,
-                                kv_head, table, first_key + tile * kTileKeys, end);
-    }
-    commit_copies();
-  };
-  copy(0);
-  copy(1);
-  for (int tile = 0; tile < tiles; ++tile) {
-    wait_for_copies<1>();
-    __syncthreads();
-    copy(tile + 2);
-    const float2 shrink =
-        probabilities<kDim>(state, memory, stage_keys(tile), first_key + tile * kTileKeys,
-                            item.position, __fmul_rn(attention.scale, kLog2E));
-    add_values<kDim>(state, base + Shared::kProbabilities, stage_keys(tile) + Shared::kTileBytes,
-                     shrink);
-  }
-}
-
-template <int kDim>
-__global__ void __launch_bounds__(kThreads) decode_kernel(DecodeArgs args) {
-  extern __shared__ __align__(128) unsigned char memory[];
-  __shared__ int arrived;
-  wait_for_previous_kernel();
-  const AttentionShape& shape = args.attention.shape;
-  const int group = shape.num_heads / shape.num_kv_heads;
-  const int work = *args.num_items * shape.num_kv_heads;
-  for (int index = blockIdx.x; index < work; index += gridDim.x) {
-    const DecodeItem item = args.items[index / shape.num_kv_heads];
-    const int kv_head = index % shape.num_kv_heads;
-    const int chunks = item.position / kChunkKeys + 1;
-    ChunkState<kDim> state;
-    compute_chunk<kDim>(args, item, kv_head, group, state, memory);
-    write_out<kDim>(args, item, kv_head, group, state, chunks == 1);
-    if (chunks > 1) {
-      __threadfence();
-      __syncthreads();
-      int32_t* counter = args.scratch.counters + item.row * shape.num_kv_heads + kv_head;
-      if (threadIdx.x == 0) arrived = atomicAdd(counter, 1);
-      __syncthreads();
-      if (arrived == chunks - 1) {
-        __threadfence();
-        merge_chunks<kDim>(args, item, kv_head, group, chunks);
-        if (threadIdx.x == 0) *counter = 0;
+    float4 total = {0.0F, 0.0F, 0.0F, 0.0F};
+    for (int first = 0; first < chunks; first += kAtOnce) {
+      float4 part[kAtOnce];
+      float part_maximum[kAtOnce];
+      float part_sum[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int chunk = min(first + i, chunks - 1);
+        const float* partial = partial_of(args, work.item.row, work.kv_head, chunk, group, kDim);
+        part[i] = __ldcg(reinterpret_cast<const float4*>(partial) + quad);
+        part_maximum[i] = __ldcg(partial + group * kDim + head);
+        part_sum[i] = __ldcg(partial + group * kDim + group + head);
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (first + i >= chunks) break;
+        const MergeFactors factors = merge_factors(maximum, part_maximum[i]);
+        sum = merged(sum, part_sum[i], factors);
+        total = {merged(total.x, part[i].x, factors), merged(total.y, part[i].y, factors),
+                 merged(total.z, part[i].z, factors), merged(total.w, part[i].w, factors)};
       }
     }
-    __syncthreads();
+    reinterpret_cast<uint2*>(out)[quad] = {
+        pack_bf16(normalised(total.x, sum), normalised(total.y, sum)),
+        pack_bf16(normalised(total.z, sum), normalised(total.w, sum))};
   }
 }
 
 template <int kDim>
-void launch_decode(const DecodeArgs& args, int32_t blocks, Stream stream) {
-  launch(decode_kernel<kDim>, dim3(static_cast<unsigned>(blocks)), kThreads,
-         DecodeShared<kDim>::kBytes, stream, args);
+__global__ void __launch_bounds__(kWarpThreads) decode_kernel(DecodeArgs args) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  let_next_kernel_start();
+  const uint32_t ring = shared_address(memory);
+  const AttentionShape& shape = args.attention.shape;
+  const int group = shape.num_heads / shape.num_kv_heads;
+  const int end = *args.num_items * shape.num_kv_heads;
+  const bool unrotated = args.unrotated.qkv != nullptr;
+  // Without the rows' own keys, all that is copied was there before this step.
+  if (!unrotated) wait_for_kernels_before();
+  Copies<kDim> copies(args, ring, static_cast<int>(blockIdx.x), end);
+#pragma unroll
+  for (int i = 0; i < kSlots; ++i) copies.start_next();
+  if (unrotated) wait_for_kernels_before();
+  const int lane = threadIdx.x;
+  const float scale = __fmul_rn(args.attention.scale, kLog2E);
+  int slot = 0;
+  const auto next_slot = [&] {
+    slot = slot == kSlots - 1 ? 0 : slot + 1;
+    __syncwarp();  // all have read it
+    copies.start_next();
+  };
+  for (int index = static_cast<int>(blockIdx.x); index < end;
+       index += static_cast<int>(gridDim.x)) {
+    const Work work = work_at(args, index);
+    const int positions[2] = {work.item.position, work.item.position};
+    const int own_tile = unrotated ? work.item.position / kTileKeys : -1;
+    uint32_t queries[kDim / 16][4];
+    load_queries<kDim>(queries, args, work, group);
+    RowState<kDim> chunk;
+    for (int tile = 0; tile < work.tiles; ++tile) {
+      const bool own = work.item.chunk * kTilesPerChunk + tile == own_tile;
+      wait_for_copies<kSlots - 1>();
+      __syncwarp();
+      if (own) insert_own<kDim>(args, work, memory + slot * kSlotBytes<kDim>, false);
+      TileScores scores = {};
+      score_tile<kDim>(scores, ring + slot * kSlotBytes<kDim>, lane,
+                       [&](int step, uint32_t(&a)[4]) {
+#pragma unroll
+                         for (int i = 0; i < 4; ++i) a[i] = queries[step][i];
+                       });
+      next_slot();
+      TileProbabilities probabilities;
+      weigh_tile<kDim>(chunk, scores, probabilities,
+                       work.item.chunk * kChunkKeys + tile * kTileKeys, positions, scale, lane);
+      wait_for_copies<kSlots - 1>();
+      __syncwarp();
+      if (own) insert_own<kDim>(args, work, memory + slot * kSlotBytes<kDim>, true);
+      add_values<kDim>(chunk, probabilities, ring + slot * kSlotBytes<kDim>, lane);
+      next_slot();
+    }
+    const int chunks = work.item.position / kChunkKeys + 1;
+    if (chunks == 1) {
+      write_out<kDim>(args, work, group, chunk);
+      continue;
+    }
+    write_partial<kDim>(args, work, group, chunk);
+    int32_t* counter = args.scratch.counters + work.item.row * shape.num_kv_heads + work.kv_head;
+    if (last_to_arrive(counter, chunks)) merge_chunks<kDim>(args, work, group, chunks);
+  }
+}
+
+template <int kDim>
+void launch_decode(const DecodeArgs& args, int32_t warps, Stream stream) {
+  launch(decode_kernel<kDim>, dim3(static_cast<unsigned>(warps)), kWarpThreads,
+         kSlots * kSlotBytes<kDim>, stream, args);
 }
 
 template <int kDim>
 void raise_limit() {
   check_device(
       cudaFuncSetAttribute(decode_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           DecodeShared<kDim>::kBytes),
+                           kSlots * kSlotBytes<kDim>),
       "decode attention's shared memory");
 }
 
@@ -295,22 +384,24 @@ bool attention_supports(const AttentionShape& shape) {
 }
 
 int64_t partial_floats(const AttentionShape& shape, int32_t rows, int32_t max_chunks) {
-  return int64_t{rows} * shape.num_heads * max_chunks * (shape.head_dim + 2);
+  return int64_t{rows} * shape.num_kv_heads * max_chunks *
+         partial_size(shape.num_heads / shape.num_kv_heads, shape.head_dim);
 }
 
-void attention_decode(const AttentionArgs& args, const DecodeItem* items, const int32_t* num_items,
-                      const DecodeScratch& scratch, int32_t blocks, Stream stream) {
+void attention_decode(const AttentionArgs& args, const UnrotatedRows& unrotated,
+                      const DecodeItem* items, const int32_t* num_items,
+                      const DecodeScratch& scratch, int32_t warps, Stream stream) {
   CHECK(attention_supports(args.shape));
-  const DecodeArgs all = {args, items, num_items, scratch};
+  const DecodeArgs all = {args, unrotated, items, num_items, scratch};
   switch (args.shape.head_dim) {
     case 16:
-      return launch_decode<16>(all, blocks, stream);
+      return launch_decode<16>(all, warps, stream);
     case 32:
-      return launch_decode<32>(all, blocks, stream);
+      return launch_decode<32>(all, warps, stream);
     case 64:
-      return launch_decode<64>(all, blocks, stream);
+      return launch_decode<64>(all, warps, stream);
     default:
-      return launch_decode<128>(all, blocks, stream);
+      return launch_decode<128>(all, warps, stream);
   }
 }
 

@@ -11,21 +11,12 @@ namespace {
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kRows = 16 * kWarps;
-constexpr int kGroups = kTileKeys / 8;  // of eight keys
 
 template <int kDim>
 struct PrefillShared {
   static constexpr int kTileBytes = kTileKeys * kDim * 2;
   static constexpr int kRing = kRows * kDim * 2;  // after the queries
   static constexpr int kBytes = kRing + 2 * 2 * kTileBytes;
-};
-
-// A thread's part: two rows (lane / 4 and 8 more) of its warp's 16, two columns of every group.
-template <int kDim>
-struct RowState {
-  float out[kDim / 8][4] = {};
-  float sum[4] = {};
-  float maximum[2] = {-INFINITY, -INFINITY};
 };
 
 struct PrefillArgs {
@@ -37,76 +28,14 @@ template <int kDim>
 __device__ void add_tile(RowState<kDim>& chunk, uint32_t queries, uint32_t keys, uint32_t values,
                          int first_key, const int (&positions)[2], float scale) {
   const int lane = threadIdx.x % 32;
-  const int first_row = static_cast<int>(threadIdx.x / 32) * 16;
-  float scores[kGroups][4] = {};
-#pragma unroll
-  for (int pair = 0; pair < kGroups / 2; ++pair) {
-    float(&two)[2][4] = *reinterpret_cast<float(*)[2][4]>(&scores[2 * pair]);
-    scores_of_16_keys<kDim>(two, queries, first_row, keys, 16 * pair, lane);
-  }
-  float best[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-  for (int group = 0; group < kGroups; ++group) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int key = first_key + 8 * group + 2 * (lane % 4) + i % 2;
-      scores[group][i] = masked_score(scores[group][i], scale, key, positions[i / 2]);
-      best[i / 2] = fmaxf(best[i / 2], scores[group][i]);
-    }
-  }
-  float base[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    best[half] = fmaxf(best[half], __shfl_xor_sync(~0U, best[half], 1));
-    best[half] = fmaxf(best[half], __shfl_xor_sync(~0U, best[half], 2));
-    const float before = chunk.maximum[half];
-    chunk.maximum[half] = fmaxf(before, best[half]);
-    base[half] = softmax_base(chunk.maximum[half]);
-    const float shrink = exp2_approx(__fsub_rn(before, base[half]));
-#pragma unroll
-    for (int i = 2 * half; i < 2 * half + 2; ++i) {
-      chunk.sum[i] = __fmul_rn(chunk.sum[i], shrink);
-#pragma unroll
-      for (int group = 0; group < kDim / 8; ++group)
-        chunk.out[group][i] = __fmul_rn(chunk.out[group][i], shrink);
-    }
-  }
-#pragma unroll
-  for (int step = 0; step < kTileKeys / 16; ++step) {
-    const float(&low)[4] = scores[2 * step];
-    const float(&high)[4] = scores[2 * step + 1];
-    const uint32_t a[4] = {pack_bf16(probability(low[0], base[0]), probability(low[1], base[0])),
-                           pack_bf16(probability(low[2], base[1]), probability(low[3], base[1])),
-                           pack_bf16(probability(high[0], base[0]), probability(high[1], base[0])),
-                           pack_bf16(probability(high[2], base[1]), probability(high[3], base[1]))};
-    multiply_add(chunk.sum, a, kBf16Ones, kBf16Ones);
-#pragma unroll
-    for (int pair = 0; pair < kDim / 16; ++pair) {
-      uint32_t b[4];
-      load_matrices_transposed(
-          b, values + tile_offset<kDim>(16 * step + (lane & 15), 2 * pair + (lane >> 4)));
-      multiply_add(chunk.out[2 * pair], a, b[0], b[1]);
-      multiply_add(chunk.out[2 * pair + 1], a, b[2], b[3]);
-    }
-  }
-}
-
-template <int kDim>
-__device__ void merge_chunk(RowState<kDim>& total, RowState<kDim>& chunk) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const bool seen = chunk.maximum[half] != -INFINITY;  // else the chunk is after the row
-    const MergeFactors factors = merge_factors(total.maximum[half], chunk.maximum[half]);
-#pragma unroll
-    for (int i = 2 * half; i < 2 * half + 2; ++i) {
-      if (seen) total.sum[i] = merged(total.sum[i], chunk.sum[i], factors);
-#pragma unroll
-      for (int group = 0; group < kDim / 8; ++group) {
-        if (seen) total.out[group][i] = merged(total.out[group][i], chunk.out[group][i], factors);
-      }
-    }
-  }
-  chunk = RowState<kDim>{};
+  const int row = static_cast<int>(threadIdx.x / 32) * 16 + (lane & 15);
+  TileScores scores = {};
+  score_tile<kDim>(scores, keys, lane, [&](int step, uint32_t(&a)[4]) {
+    load_matrices(a, queries + tile_offset<kDim>(row, 2 * step + (lane >> 4)));
+  });
+  TileProbabilities probabilities;
+  weigh_tile<kDim>(chunk, scores, probabilities, first_key, positions, scale, lane);
+  add_values<kDim>(chunk, probabilities, values, lane);
 }
 
 template <int kDim>

@@ -37,7 +37,7 @@ class Case {
   }
 
   // Each of the positions as a decode row of its own, twice, so that counters are seen reset.
-  std::vector<BFloat16> decode(int32_t first, int32_t count, int32_t blocks, uint32_t shuffle) {
+  std::vector<BFloat16> decode(int32_t first, int32_t count, int32_t warps, uint32_t shuffle) {
     std::vector<DecodeItem> items;
     for (int32_t row = 0; row < count; ++row) {
       for (int32_t chunk = 0; chunk < chunks_of_positions(first + row + 1); ++chunk)
@@ -51,7 +51,7 @@ class Case {
     const DecodeScratch scratch = {partials.data(), counters.data(), max_chunks};
     return run(first, count, shuffle, [&](const AttentionArgs& args) {
       for (int i = 0; i < 2; ++i) {
-        attention_decode(args, device_items.data(), num_items.data(), scratch, blocks, nullptr);
+        attention_decode(args, {}, device_items.data(), num_items.data(), scratch, warps, nullptr);
       }
     });
   }
@@ -118,7 +118,7 @@ class Case {
         for (size_t c = 0; c < dim_; ++c) {
           const auto at = [&](size_t which) {
             return (((block * 2 + which) * kv_heads() + head) * kCells + position % kCells) * dim_ +
-                   c;
+                   placed_column(position % kCells, c, dim_);
           };
           kv[at(0)] = keys_[(position * kv_heads() + head) * dim_ + c];
           kv[at(1)] = values_[(position * kv_heads() + head) * dim_ + c];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What decode and prefill attention share: tiles in shared memory, tensor-core fragments, and the
-// softmax arithmetic. Every rounding is spelled out, so that both compile to the same one.
+// What decode and prefill attention share: tiles in shared memory, tensor-core fragments, and a
+// warp's arithmetic on them. Every rounding is spelled out, so that both compile to the same one.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -33,14 +33,8 @@ __device__ inline void wait_for_copies() {
 // eight rows' units of one column lie in different banks.
 template <int kDim>
 __device__ inline uint32_t tile_offset(int row, int unit) {
-  constexpr int kUnits = kDim / 8;
-  int swizzled;
-  if constexpr (kUnits >= 8) {
-    swizzled = unit ^ (row & 7);
-  } else {
-    swizzled = unit ^ ((row / (8 / kUnits)) & (kUnits - 1));
-  }
-  return static_cast<uint32_t>((row * kUnits + swizzled) * 16);
+  constexpr int kUnits = kDim / kUnitElements;
+  return static_cast<uint32_t>((row * kUnits + placed_unit(row, unit, kUnits)) * 16);
 }
 
 __device__ inline void load_matrices(uint32_t (&to)[4], uint32_t address) {
@@ -84,22 +78,6 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// 16 rows of queries against 16 keys at `first_key` of a tile: two groups of eight columns.
-template <int kDim>
-__device__ inline void scores_of_16_keys(float (&scores)[2][4], uint32_t queries, int first_row,
-                                         uint32_t keys, int first_key, int lane) {
-#pragma unroll
-  for (int step = 0; step < kDim / 16; ++step) {
-    uint32_t a[4];
-    uint32_t b[4];
-    load_matrices(a, queries + tile_offset<kDim>(first_row + (lane & 15), 2 * step + (lane >> 4)));
-    load_matrices(b, keys + tile_offset<kDim>(first_key + (lane & 7) + ((lane >> 4) << 3),
-                                              2 * step + ((lane >> 3) & 1)));
-    multiply_add(scores[0], a, b[0], b[1]);
-    multiply_add(scores[1], a, b[2], b[3]);
-  }
-}
-
 // Scores in units of log 2; -inf where the key is after the row's position.
 __device__ inline float masked_score(float product, float scale, int key, int position) {
   return key <= position ? __fmul_rn(product, scale) : -INFINITY;
@@ -129,8 +107,119 @@ __device__ inline float merged(float before, float chunk, const MergeFactors& fa
 }
 __device__ inline float normalised(float out, float sum) { return __fdiv_rn(out, sum); }
 
-// Starts copying kTileKeys keys and values from `first_key` into shared memory; keys at and beyond
-// `end` are zeros.
+// What a warp knows of its 16 rows: a thread has two (lane / 4 and 8 more), and of every group of
+// eight columns two.
+template <int kDim>
+struct RowState {
+  float out[kDim / 8][4] = {};
+  float sum[4] = {};
+  float maximum[2] = {-INFINITY, -INFINITY};
+};
+constexpr int kKeyGroups = kTileKeys / 8;
+using TileScores = float[kKeyGroups][4];
+using TileProbabilities = uint32_t[kTileKeys / 16][4];  // the left operand of four products
+
+// A warp's 16 rows against a tile of keys. `queries(step, a)` gives the left operand of 16 columns.
+template <int kDim, typename Queries>
+__device__ inline void score_tile(TileScores& scores, uint32_t keys, int lane, Queries queries) {
+#pragma unroll
+  for (int pair = 0; pair < kKeyGroups / 2; ++pair) {
+#pragma unroll
+    for (int step = 0; step < kDim / 16; ++step) {
+      uint32_t a[4];
+      uint32_t b[4];
+      queries(step, a);
+      load_matrices(b, keys + tile_offset<kDim>(16 * pair + (lane & 7) + ((lane >> 4) << 3),
+                                                2 * step + ((lane >> 3) & 1)));
+      multiply_add(scores[2 * pair], a, b[0], b[1]);
+      multiply_add(scores[2 * pair + 1], a, b[2], b[3]);
+    }
+  }
+}
+
+// Scores into probabilities; what the chunk has so far shrinks to the new maximum. `scale` is that
+// of the scores times log2(e); `positions` are of the thread's two rows.
+template <int kDim>
+__device__ inline void weigh_tile(RowState<kDim>& chunk, TileScores& scores,
+                                  TileProbabilities& probabilities, int first_key,
+                                  const int (&positions)[2], float scale, int lane) {
+  float best[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+  for (int group = 0; group < kKeyGroups; ++group) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int key = first_key + 8 * group + 2 * (lane % 4) + i % 2;
+      scores[group][i] = masked_score(scores[group][i], scale, key, positions[i / 2]);
+      best[i / 2] = fmaxf(best[i / 2], scores[group][i]);
+    }
+  }
+  float base[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    best[half] = fmaxf(best[half], __shfl_xor_sync(~0U, best[half], 1));
+    best[half] = fmaxf(best[half], __shfl_xor_sync(~0U, best[half], 2));
+    const float before = chunk.maximum[half];
+    chunk.maximum[half] = fmaxf(before, best[half]);
+    base[half] = softmax_base(chunk.maximum[half]);
+    const float shrink = exp2_approx(__fsub_rn(before, base[half]));
+#pragma unroll
+    for (int i = 2 * half; i < 2 * half + 2; ++i) {
+      chunk.sum[i] = __fmul_rn(chunk.sum[i], shrink);
+#pragma unroll
+      for (int group = 0; group < kDim / 8; ++group)
+        chunk.out[group][i] = __fmul_rn(chunk.out[group][i], shrink);
+    }
+  }
+#pragma unroll
+  for (int step = 0; step < kTileKeys / 16; ++step) {
+    const float(&low)[4] = scores[2 * step];
+    const float(&high)[4] = scores[2 * step + 1];
+    probabilities[step][0] = pack_bf16(probability(low[0], base[0]), probability(low[1], base[0]));
+    probabilities[step][1] = pack_bf16(probability(low[2], base[1]), probability(low[3], base[1]));
+    probabilities[step][2] =
+        pack_bf16(probability(high[0], base[0]), probability(high[1], base[0]));
+    probabilities[step][3] =
+        pack_bf16(probability(high[2], base[1]), probability(high[3], base[1]));
+  }
+}
+
+template <int kDim>
+__device__ inline void add_values(RowState<kDim>& chunk, const TileProbabilities& probabilities,
+                                  uint32_t values, int lane) {
+#pragma unroll
+  for (int step = 0; step < kTileKeys / 16; ++step) {
+    multiply_add(chunk.sum, probabilities[step], kBf16Ones, kBf16Ones);
+#pragma unroll
+    for (int pair = 0; pair < kDim / 16; ++pair) {
+      uint32_t b[4];
+      load_matrices_transposed(
+          b, values + tile_offset<kDim>(16 * step + (lane & 15), 2 * pair + (lane >> 4)));
+      multiply_add(chunk.out[2 * pair], probabilities[step], b[0], b[1]);
+      multiply_add(chunk.out[2 * pair + 1], probabilities[step], b[2], b[3]);
+    }
+  }
+}
+
+template <int kDim>
+__device__ inline void merge_chunk(RowState<kDim>& total, RowState<kDim>& chunk) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const bool seen = chunk.maximum[half] != -INFINITY;  // else the chunk is after the row
+    const MergeFactors factors = merge_factors(total.maximum[half], chunk.maximum[half]);
+#pragma unroll
+    for (int i = 2 * half; i < 2 * half + 2; ++i) {
+      if (seen) total.sum[i] = merged(total.sum[i], chunk.sum[i], factors);
+#pragma unroll
+      for (int group = 0; group < kDim / 8; ++group) {
+        if (seen) total.out[group][i] = merged(total.out[group][i], chunk.out[group][i], factors);
+      }
+    }
+  }
+  chunk = RowState<kDim>{};
+}
+
+// Starts copying kTileKeys keys and values from `first_key` into shared memory, as they lie; keys
+// at and beyond `end` are zeros.
 template <int kDim, int kThreads>
 __device__ inline void copy_tile(uint32_t keys, uint32_t values, const AttentionArgs& args,
                                  int kv_head, const int32_t* table, int first_key, int end) {
@@ -146,8 +235,8 @@ __device__ inline void copy_tile(uint32_t keys, uint32_t values, const Attention
     const BFloat16* from = args.kv +
                            (block * 2 * args.shape.num_kv_heads + kv_head) * kCellsPerBlock * kDim +
                            (position % kCellsPerBlock) * kDim + unit * 8;
-    copy_async(keys + tile_offset<kDim>(key, unit), from, valid);
-    copy_async(values + tile_offset<kDim>(key, unit), from + value_offset, valid);
+    copy_async(keys + i * 16, from, valid);
+    copy_async(values + i * 16, from + value_offset, valid);
   }
 }
 

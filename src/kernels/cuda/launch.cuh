@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// How kernels are launched: each may start while the one before it drains (programmatic dependent
-// launch), so each waits for it before it reads or writes memory.
+// How kernels are launched: each may start while the one before it runs (programmatic dependent
+// launch), so each waits for it before it reads what a kernel wrote, or writes. Weights, block
+// tables and what earlier steps stored may be read before.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,13 +10,21 @@
 
 namespace puna::kernels::cuda {
 
-// The first statement of every kernel here. All waiting at the start, a kernel that has finished
-// implies that all before it have.
-__device__ inline void wait_for_previous_kernel() {
+// Every thread of every kernel calls both, the first at once. As each kernel waits before it ends,
+// one that has finished implies that all before it have, whoever else was let in early.
+__device__ inline void let_next_kernel_start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
+}
+__device__ inline void wait_for_kernels_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+__device__ inline void wait_for_previous_kernel() {
+  let_next_kernel_start();
+  wait_for_kernels_before();
 }
 
 template <typename... Parameters, typename... Arguments>

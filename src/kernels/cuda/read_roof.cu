@@ -9,7 +9,7 @@
 namespace puna::kernels::cuda {
 namespace {
 
-constexpr size_t kBytes = size_t{2} << 30;
+constexpr size_t kBytes = kReadRoofBytes;
 constexpr int kPasses = 10;
 constexpr int kThreads = 512;
 constexpr int kBlocks = 132 * 8;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cuda_bf16.h>
-
 #include <cfloat>
 
 #include "base/check.h"
+#include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/kv_layout.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_kernels.h"
 
@@ -12,15 +12,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-
-__device__ float2 to_floats(uint32_t pair) {
-  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000U)};
-}
-
-__device__ uint32_t to_bf16_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
 
 // The same for every thread; the order of the sum depends on the number of threads only.
 __device__ float block_sum(float value) {
@@ -90,14 +81,9 @@ __global__ void __launch_bounds__(kThreads) add_norm_kernel(AddNormArgs args) {
   }
 }
 
-__device__ uint32_t rotate_pair(uint32_t pair, float2 cos_sin) {
-  const float2 x = to_floats(pair);
-  return to_bf16_pair(x.x * cos_sin.x - x.y * cos_sin.y, x.x * cos_sin.y + x.y * cos_sin.x);
-}
-
 __global__ void rotate_kernel(RotateArgs args) {
   wait_for_previous_kernel();
-  constexpr int kUnit = 8;  // elements of a thread's turn
+  constexpr int kUnit = kUnitElements;  // of a thread's turn
   const int row = blockIdx.x;
   const int position = args.positions[row];
   const int cell = args.cells[row];
@@ -123,12 +109,14 @@ __global__ void rotate_kernel(RotateArgs args) {
     }
     if (cell < 0) continue;
     const int kv_index = head - args.num_heads;  // keys of all KV heads, then values
-    const int64_t line = (int64_t{cell / 16} * 2 * args.num_kv_heads + kv_index) * 16 + cell % 16;
-    reinterpret_cast<uint4*>(args.kv)[line * units_per_head + unit] = values;
+    const int place = cell % kCellsPerBlock;
+    const int64_t line =
+        (int64_t{cell / kCellsPerBlock} * 2 * args.num_kv_heads + kv_index) * kCellsPerBlock +
+        place;
+    reinterpret_cast<uint4*>(
+        args.kv)[line * units_per_head + placed_unit(place, unit, units_per_head)] = values;
   }
 }
-
-__device__ float silu_product(float gate, float up) { return gate / (1.0F + __expf(-gate)) * up; }
 
 __device__ uint32_t silu_pair(uint32_t gate, uint32_t up) {
   const float2 g = to_floats(gate);

@@ -51,7 +51,7 @@ struct RotateArgs {
   const int32_t* cells;      // [rows]: block * 16 + place in it; -1: not stored
   const float* rotations;    // [max positions, head_dim / 2, (cos, sin)]
   BFloat16* queries;         // [rows, num_heads * head_dim]
-  BFloat16* kv;              // of one layer: [blocks, (k, v), num_kv_heads, 16, head_dim]
+  BFloat16* kv;              // of one layer: kv_layout.h
   int32_t rows;
   int32_t num_heads;
   int32_t num_kv_heads;

@@ -155,7 +155,7 @@ TEST(CudaRows, RotatesPairsAndStoresKeysAndValues) {
                 as_double(got_kv[((cell / 16 * 2 * static_cast<size_t>(kv_heads) + kv_index) * 16 +
                                   cell % 16) *
                                      d +
-                                 c]);
+                                 placed_column(cell % 16, c, d)]);
           }
           ASSERT_NEAR(got, expected, std::abs(expected) * kHalfUlp + 1e-6);
         }

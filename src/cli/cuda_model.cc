@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/cuda_model.h"
+
+#include <utility>
+
+#include "kv/block_id.h"
+#include "plan/gpu_model.h"
+#include "plan/memory_model.h"
+#include "plan/system_memory.h"
+
+namespace puna::cli {
+namespace {
+
+// What `puna plan` says of the GPU's memory that is free. The backend counts its bytes itself and
+// takes what is free for the pool; here it gets the sizes that the user left open.
+Result<engine::CudaBackendConfig> choose_config(const formats::ModelSpec& spec,
+                                                const ModelFlags& flags, const LoadSize& size) {
+  engine::CudaBackendConfig config;
+  config.device = cuda_ordinal(flags.device).value_or(0);
+  ASSIGN_OR_RETURN(const engine::CudaMemory memory, engine::cuda_memory(config.device));
+  plan::PlanRequest request;
+  request.model = spec.name.empty() ? flags.model : spec.name;
+  request.max_model_len = size.max_model_len > 0 ? size.max_model_len : flags.max_model_len;
+  request.max_num_seqs = size.max_num_seqs;
+  request.max_batch_tokens = size.max_batch_tokens;
+  request.on_device = true;
+  request.budget_bytes = memory.free;
+  request.runtime_bytes = plan::kGpuRuntimeBytes;
+  const auto cost = [&](const engine::CpuBackendConfig& of) { return plan::gpu_bytes(spec, of); };
+  ASSIGN_OR_RETURN(const plan::MemoryPlan plan, plan::plan_memory(cost, spec.max_position, request,
+                                                                  {memory.total, memory.free}));
+  config.max_num_seqs = plan.max_num_seqs;
+  config.max_batch_tokens = plan.max_batch_tokens;
+  config.max_model_len = plan.max_model_len;
+  return config;
+}
+
+// What the host holds: nothing of the model, its own buffers, and the pinned ones.
+Result<plan::MemoryPlan> host_plan(const formats::ModelSpec& spec, const ModelFlags& flags,
+                                   LoadSize size, const engine::CudaBackendConfig& config,
+                                   const engine::CudaBackend& made, uint64_t tokenizer_bytes) {
+  ASSIGN_OR_RETURN(const plan::SystemMemory system, plan::read_system_memory());
+  size.max_num_seqs = config.max_num_seqs;
+  size.max_batch_tokens = config.max_batch_tokens;
+  size.max_model_len = config.max_model_len;
+  ASSIGN_OR_RETURN(plan::PlanRequest request, plan_request(flags, size, tokenizer_bytes, system));
+  request.kv_type = kernels::KvType::kBF16;
+  const auto cost = [&](const engine::CpuBackendConfig& of) {
+    engine::CpuBackendBytes bytes;
+    bytes.kv = static_cast<uint64_t>(of.num_blocks) * kv::kBlockTokens;  // for the arithmetic
+    bytes.activations = made.facts.pinned;
+    return bytes;
+  };
+  ASSIGN_OR_RETURN(plan::MemoryPlan plan,
+                   plan::plan_memory(cost, spec.max_position, request, system));
+  plan.num_blocks = made.backend->limits().num_blocks;
+  plan.of(plan::Owner::kKvPool) = 0;
+  plan.of(plan::Owner::kKvIndex) =
+      static_cast<uint64_t>(plan.num_blocks) * plan::kIndexBytesPerBlock;
+  return plan;
+}
+
+}  // namespace
+
+plan::DeviceMemory device_memory(const engine::CudaBackendFacts& facts) {
+  return {.name = facts.device,
+          .free_before = facts.free_before,
+          .free_after = facts.free_after,
+          .owners = {{"weights", "bf16", facts.weights},
+                     {plan::kDeviceKvPool, "bf16 keys and values", facts.kv},
+                     {"activations", "of the largest step", facts.activations},
+                     {"attention", "partial results of decode rows", facts.attention}}};
+}
+
+Result<PlannedBackend> load_cuda_backend(const ModelSource& source, const ModelFlags& flags,
+                                         const LoadSize& size, uint64_t tokenizer_bytes) {
+  const formats::ModelSpec& spec = source.spec();
+  auto config = choose_config(spec, flags, size);
+  if (!config.ok()) return std::move(config).error().with_context("--device " + flags.device);
+  auto made = source.checkpoint() != nullptr
+                  ? engine::make_cuda_backend(*source.checkpoint(), *config)
+                  : engine::make_random_cuda_backend(spec, *config);
+  if (!made.ok()) return std::move(made).error().with_context("--device " + flags.device);
+  PlannedBackend planned;
+  ASSIGN_OR_RETURN(planned.plan, host_plan(spec, flags, size, *config, *made, tokenizer_bytes));
+  planned.backend = std::move(made->backend);
+  planned.gpu = std::move(made->facts);
+  return planned;
+}
+
+}  // namespace puna::cli
