@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "api/server.h"
 #include "cli/load_progress.h"
 #include "cli/terminal.h"
 #include "cli/warm_up.h"
@@ -79,6 +80,32 @@ std::string slow_cpu_warning(std::span<const std::string_view> isas) {
          "slower\n";
 }
 
+LoadSize load_size(const ServeFlags& flags) {
+  LoadSize size;
+  size.max_num_seqs = flags.max_num_seqs;
+  size.max_batch_tokens = flags.max_num_batched_tokens;
+  size.max_queued_requests = flags.max_queued_requests;
+  size.max_queued_tokens = flags.max_queued_tokens;
+  size.max_connections = api::ServerConfig{}.max_connections;
+  size.prefix_cache = !flags.no_prefix_cache;
+  size.chunk_sizing = !flags.no_chunk_sizing;
+  size.classes = flags.classes;
+  size.tenants = api::tenants_of(flags.key_policies);
+  return size;
+}
+
+engine::EngineConfig engine_config(const LoadSize& size) {
+  engine::EngineConfig config;
+  config.max_queued_requests = size.max_queued_requests;
+  config.max_queued_tokens = size.max_queued_tokens;
+  config.prefill_chunk_tokens = std::min(kPrefillChunkTokens, size.max_batch_tokens);
+  config.prefix_cache = size.prefix_cache;
+  config.chunk_sizing = size.chunk_sizing;
+  config.classes = size.classes;
+  config.tenants = size.tenants;
+  return config;
+}
+
 Result<PlannedBackend> load_backend(const formats::Checkpoint& checkpoint, const ModelFlags& flags,
                                     const LoadSize& size) {
   PlannedBackend planned;
@@ -115,13 +142,7 @@ Result<LoadedModel> LoadedModel::load(const ModelFlags& flags, const LoadSize& s
   parts->backend = std::move(planned.backend);
   parts->warm_up_tokens = warm_up(*parts->backend, parts->clock, kWarmUpBudget);
 
-  engine::EngineConfig config;
-  config.max_queued_requests = size.max_queued_requests;
-  config.max_queued_tokens = size.max_queued_tokens;
-  config.prefill_chunk_tokens = std::min(kPrefillChunkTokens, size.max_batch_tokens);
-  config.prefix_cache = size.prefix_cache;
-  config.classes = size.classes;
-  config.tenants = size.tenants;
+  engine::EngineConfig config = engine_config(size);
   config.model_digest = digest_of(*parts->checkpoint);
   parts->engine =
       std::make_unique<engine::Engine>(config, *parts->backend, *parts->tokenizer, parts->clock);
