@@ -23,7 +23,7 @@ namespace {
 
 constexpr int kSignalPollMs = 20;
 // How long the engine learns step times before the server is ready (docs/decisions/008).
-constexpr TimeNs kCalibrationBudget = 300 * kNsPerMs;
+constexpr TimeNs kCalibrationBudget = 200 * kNsPerMs;
 // What clients get to read the last of their answers when --drain-timeout is over.
 constexpr TimeNs kLastWritesNs = kNsPerSecond;
 
