@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "api/server.h"
 #include "cli/load_progress.h"
 #include "cli/terminal.h"
 #include "cli/warm_up.h"
@@ -54,6 +55,32 @@ std::string slow_cpu_warning(std::span<const std::string_view> isas) {
   if (isas.back() != "scalar") return "";
   return "puna: warning: this CPU has no AVX2 (with FMA and F16C), so scalar code runs, many times "
          "slower\n";
+}
+
+LoadSize load_size(const ServeFlags& flags) {
+  LoadSize size;
+  size.server = true;
+  size.max_num_seqs = flags.max_num_seqs;
+  size.max_batch_tokens = flags.max_num_batched_tokens;
+  size.max_queued_requests = flags.max_queued_requests;
+  size.max_queued_tokens = flags.max_queued_tokens;
+  size.prefix_cache = !flags.no_prefix_cache;
+  size.chunk_sizing = !flags.no_chunk_sizing;
+  size.classes = flags.classes;
+  size.tenants = api::tenants_of(flags.key_policies);
+  return size;
+}
+
+engine::EngineConfig engine_config(const LoadSize& size) {
+  engine::EngineConfig config;
+  config.max_queued_requests = size.max_queued_requests;
+  config.max_queued_tokens = size.max_queued_tokens;
+  config.prefill_chunk_tokens = kPrefillChunkTokens;
+  config.prefix_cache = size.prefix_cache;
+  config.chunk_sizing = size.chunk_sizing;
+  config.classes = size.classes;
+  config.tenants = size.tenants;
+  return config;
 }
 
 Result<MeasuredTokenizer> load_tokenizer(formats::Checkpoint& checkpoint) {
@@ -134,14 +161,10 @@ Result<LoadedModel> LoadedModel::load(const ModelFlags& flags, const LoadSize& s
   parts->checkpoint->drop_all_pages();  // what reading the file left; what steps use comes back
   parts->warm_up_tokens = warm_up(*parts->backend, parts->clock, kWarmUpBudget);
 
-  engine::EngineConfig config;
-  config.max_queued_requests = size.max_queued_requests;
-  config.max_queued_tokens = size.max_queued_tokens;
-  config.prefill_chunk_tokens = std::min(kPrefillChunkTokens, parts->plan.max_batch_tokens);
+  engine::EngineConfig config = engine_config(size);
+  config.prefill_chunk_tokens =
+      std::min(config.prefill_chunk_tokens, parts->plan.max_batch_tokens);
   config.max_request_bytes = parts->plan.host.max_request_bytes;
-  config.prefix_cache = size.prefix_cache;
-  config.classes = size.classes;
-  config.tenants = size.tenants;
   config.model_digest = digest_of(*parts->checkpoint);
   parts->engine =
       std::make_unique<engine::Engine>(config, *parts->backend, *parts->tokenizer, parts->clock);
