@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "api/api_keys.h"
 #include "api/request_terms.h"
 #include "api/test_server.h"
@@ -178,6 +180,82 @@ TEST_F(AdmissionTest, QuotesAnswerWithoutRunning) {
   EXPECT_EQ(post("/v1/quote", R"({"max_tokens":7})").status, 400);
   EXPECT_EQ(post("/v1/quote", R"({"prompt":"a","max_tokens":100000})").status, 400);
   EXPECT_EQ(engine->stats().generation_tokens.value(), 0U);
+}
+
+TEST_F(AdmissionTest, QuotesKnowTheKeysTokenRate) {
+  config.api_keys = {{.key = "small", .tokens_per_minute = 20}, {.key = "other"}};
+  start();
+  const auto quote = [&](const char* body, const char* key) {
+    return parse_json(post("/v1/quote", body, with_key(key)).body);
+  };
+  EXPECT_TRUE(quote(kBody, "small").at("admitted").as_bool());
+  EXPECT_TRUE(quote(kBody, "small").at("admitted").as_bool()) << "a quote takes nothing";
+  EXPECT_EQ(post("/v1/completions", kBody, with_key("small")).status, 200);
+  const char* long_body = R"({"prompt":"abc","max_tokens":16,"ignore_eos":true})";
+  const json::value later = quote(long_body, "small");
+  EXPECT_FALSE(later.at("admitted").as_bool());
+  EXPECT_EQ(later.at("refusal").at("reason").as_string(), "rate_limited");
+  const double wait_s = later.at("refusal").at("retry_after_s").to_number<double>();
+  EXPECT_NEAR(wait_s, 30, 12) << "some of 20 tokens a minute are missing";
+  const int64_t now = later.at("refusal").at("max_tokens_now").as_int64();
+  EXPECT_LT(now, 16);
+  const std::string fits = fmt::format(R"({{"prompt":"abc","max_tokens":{}}})", now);
+  EXPECT_TRUE(quote(fits.c_str(), "small").at("admitted").as_bool()) << fits;
+  const json::value never = quote(R"({"prompt":"abc","max_tokens":100})", "small");
+  EXPECT_FALSE(never.at("admitted").as_bool());
+  EXPECT_TRUE(never.at("refusal").at("retry_after_s").is_null());
+  EXPECT_TRUE(quote(long_body, "other").at("admitted").as_bool());
+}
+
+TEST_F(AdmissionTest, DeadlinesEndAnswersWithWhatThereIs) {
+  start();
+  backend->step_us = 5000;
+  const std::string body =
+      R"({"prompt":"abc","max_tokens":2000,"ignore_eos":true,"deadline_ms":200)";
+  const json::value whole = parse_json(post("/v1/completions", body + "}").body);
+  const json::value& choice = whole.at("choices").at(0);
+  EXPECT_EQ(choice.at("finish_reason").as_string(), "deadline");
+  const int64_t tokens = whole.at("usage").at("completion_tokens").as_int64();
+  EXPECT_GT(tokens, 0);
+  EXPECT_LE(tokens, 40) << "200 ms of steps of 5 ms";
+  EXPECT_FALSE(choice.at("text").as_string().empty());
+  EXPECT_TRUE(engine_is_empty());
+  // By now the engine knows its step times: with max_tokens the deadline is refused, without (a
+  // chat) the answer is as long as it lets it be.
+  EXPECT_EQ(post("/v1/completions", body + "}").status, 429);
+  const auto events = events_of(
+      post("/v1/chat/completions",
+           R"({"messages":[{"role":"user","content":"a"}],"ignore_eos":true,"stream":true})",
+           "x-request-timeout-ms: 300\r\n")
+          .body);
+  EXPECT_EQ(events.back().at("choices").at(0).at("finish_reason").as_string(), "deadline");
+  EXPECT_GT(events.size(), 2U);
+  EXPECT_EQ(engine->stats().finished_deadline.value(), 2U);
+}
+
+TEST_F(AdmissionTest, AFullQueueRefusesWithinFiveMilliseconds) {
+  limits.max_num_seqs = 1;
+  engine_config.max_queued_requests = 1;
+  start();
+  backend->step_us = 20'000;
+  const std::string body = R"({"prompt":"abc","max_tokens":500,"ignore_eos":true,"stream":true})";
+  TestClient running(server->port());
+  running.send(TestClient::request("POST", "/v1/completions", body));
+  ASSERT_TRUE(running.read_until("data: "));
+  TestClient waiting(server->port());
+  waiting.send(TestClient::request("POST", "/v1/completions", body));
+  ASSERT_TRUE(eventually([&] { return engine->stats().requests_waiting.value() > 0; }));
+  std::vector<TimeNs> took_ns;
+  for (int i = 0; i < 101; ++i) {
+    TestClient asking(server->port());
+    const TimeNs before_ns = clock.now_ns();
+    asking.send(TestClient::request("POST", "/v1/completions", body));
+    ASSERT_TRUE(asking.read_until("server_overloaded"));
+    took_ns.push_back(clock.now_ns() - before_ns);
+  }
+  std::sort(took_ns.begin(), took_ns.end());
+  EXPECT_LT(took_ns[50], 5 * kNsPerMs);
+  EXPECT_LT(took_ns[90], 15 * kNsPerMs) << "also on a busy machine";
 }
 
 TEST_F(AdmissionTest, TimingsAddUpToTheTotal) {

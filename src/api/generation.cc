@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/generation.h"
 
+#include "api/quote.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -68,9 +70,7 @@ Generation::Generation(const ServedModel& model, ApiRequest request,
   }
   expected_tokens_ = prompt_tokens_;
   for (const engine::Request& one : engine_requests_) {
-    const bool counted = one.max_tokens_given || options.default_output_tokens == 0;
-    expected_tokens_ += counted ? one.stop.max_tokens
-                                : std::min(one.stop.max_tokens, options.default_output_tokens);
+    expected_tokens_ += charged_tokens(one, options.default_output_tokens);
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "api/json_text.h"
 #include "api/prompt_builder.h"
+#include "api/token_charge.h"
 
 namespace puna::api {
 namespace {
@@ -21,7 +22,21 @@ std::string refusal_json(const engine::Refusal* refusal) {
       refusal->retry_after_s, refusal->max_tokens_now);
 }
 
+// Of what the key may still use, as a call of it would be told.
+std::string rate_refusal_json(const ApiError& error, int64_t tokens_left) {
+  const std::string retry = error.never ? "null" : fmt::format("{:.3f}", error.retry_after_s);
+  return fmt::format(
+      R"({{"status":{},"reason":"{}","message":{},"retry_after_s":{},"max_tokens_now":{}}})",
+      error.status, error.reason, json_string(error.message), retry, tokens_left);
+}
+
 }  // namespace
+
+int64_t charged_tokens(const engine::Request& request, int32_t default_output_tokens) {
+  const bool counted = request.max_tokens_given || default_output_tokens == 0;
+  return counted ? request.stop.max_tokens
+                 : std::min(request.stop.max_tokens, default_output_tokens);
+}
 
 HttpResponse quote_response(const ServedModel& model, const ApiRequest& request,
                             const RequestTerms& terms) {
@@ -35,14 +50,27 @@ HttpResponse quote_response(const ServedModel& model, const ApiRequest& request,
     if (quote.error().code() == ErrorCode::kInvalidArgument) error.code = "context_length_exceeded";
     return error_response(error);
   }
+  // A call takes its prompts once and the output of every choice.
+  int64_t tokens = 0;
+  for (const TokenPrompt& prompt : prompts) tokens += static_cast<int64_t>(prompt.ids.size());
+  const int64_t prompt_tokens = tokens;
+  const int32_t default_output = default_output_tokens(model, terms);
+  for (const engine::Request& one : requests) tokens += charged_tokens(one, default_output);
+  const TimeNs now_ns = SteadyClock().now_ns();
+  const MaybeError over_rate = TokenCharge(terms.rate).look(tokens, now_ns);
+  std::string refusal = refusal_json(quote->refusal.get());
+  if (over_rate) {
+    const int64_t left = terms.rate->remaining(now_ns) - prompt_tokens;
+    refusal = rate_refusal_json(*over_rate, std::max<int64_t>(left, 0));
+  }
   HttpResponse response;
   response.body = fmt::format(
       R"({{"object":"quote","admitted":{},"class":"{}","prompt_tokens":{},"max_tokens":{},)"
       R"("ttft_s":{{"p50":{:.4f},"p95":{:.4f}}},"end_s":{{"p50":{:.4f},"p95":{:.4f}}},)"
       R"("tokens_ahead":{},"refusal":{}}})",
-      quote->admitted, class_name(terms.request_class), requests.front().prompt.size(),
-      requests.front().stop.max_tokens, quote->ttft_p50_s, quote->ttft_p95_s, quote->end_p50_s,
-      quote->end_p95_s, quote->tokens_ahead, refusal_json(quote->refusal.get()));
+      quote->admitted && !over_rate, class_name(terms.request_class),
+      requests.front().prompt.size(), requests.front().stop.max_tokens, quote->ttft_p50_s,
+      quote->ttft_p95_s, quote->end_p50_s, quote->end_p95_s, quote->tokens_ahead, refusal);
   return response;
 }
 

@@ -12,7 +12,7 @@
 
 namespace puna::api {
 
-// Of several prompts or choices, the first.
+// Of several prompts or choices, the first; but a key's token rate must hold them all.
 HttpResponse quote_response(const ServedModel& model, const ApiRequest& request,
                             const RequestTerms& terms);
 
@@ -21,6 +21,9 @@ HttpResponse quote_response(const ServedModel& model, const ApiRequest& request,
 std::unique_ptr<engine::Refusal> refusal_of_any(const engine::Engine& engine,
                                                 engine::RequestClass request_class, int32_t tenant,
                                                 size_t body_bytes);
+
+// Output tokens that a request takes of its key's token rate.
+int64_t charged_tokens(const engine::Request& request, int32_t default_output_tokens);
 
 // Output tokens that a request without max_tokens counts as.
 int32_t default_output_tokens(const ServedModel& model, const RequestTerms& terms);

@@ -14,11 +14,19 @@ double seconds(TimeNs time_ns) {
 
 MaybeError TokenCharge::take(int64_t tokens, TimeNs now_ns) {
   if (rate_ == nullptr) return {};
-  const std::optional<TimeNs> wait_ns = rate_->take(tokens, now_ns);
-  if (wait_ns && *wait_ns == 0) {
-    taken_ = tokens;
-    return {};
-  }
+  MaybeError error = error_after(rate_->take(tokens, now_ns), tokens, now_ns);
+  if (!error) taken_ = tokens;
+  return error;
+}
+
+MaybeError TokenCharge::look(int64_t tokens, TimeNs now_ns) const {
+  if (rate_ == nullptr) return {};
+  return error_after(rate_->wait_for(tokens, now_ns), tokens, now_ns);
+}
+
+MaybeError TokenCharge::error_after(std::optional<TimeNs> wait_ns, int64_t tokens,
+                                    TimeNs now_ns) const {
+  if (wait_ns && *wait_ns == 0) return {};
   ApiError error{.status = 429, .message = {}, .param = {}, .code = "rate_limit_exceeded"};
   error.reason = "rate_limited";
   error.headers = headers();

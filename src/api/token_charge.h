@@ -15,12 +15,16 @@ class TokenCharge {
 
   // An error (429, rate_limit_exceeded) when the key has no such number of tokens left.
   MaybeError take(int64_t tokens, TimeNs now_ns);
+  // What take() would say.
+  MaybeError look(int64_t tokens, TimeNs now_ns) const;
   // What the call really used.
   void settle(int64_t used);
   // OpenAI's x-ratelimit-*-tokens; none without a limit.
   HttpHeaders headers() const;
 
  private:
+  MaybeError error_after(std::optional<TimeNs> wait_ns, int64_t tokens, TimeNs now_ns) const;
+
   TokenRate* const rate_;
   int64_t taken_ = 0;
 };

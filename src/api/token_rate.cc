@@ -29,6 +29,12 @@ std::optional<TimeNs> TokenRate::take(int64_t tokens, TimeNs now_ns) {
   }
 }
 
+std::optional<TimeNs> TokenRate::wait_for(int64_t tokens, TimeNs now_ns) const {
+  if (limit_ == 0) return 0;
+  if (tokens > limit_) return std::nullopt;
+  return std::max(full_after(now_ns) + time_of(tokens) - kMinuteNs, TimeNs{0});
+}
+
 void TokenRate::give_back(int64_t tokens) {
   if (limit_ > 0) full_at_ns_.fetch_sub(time_of(tokens), std::memory_order_relaxed);
 }

@@ -26,6 +26,8 @@ class TokenRate {
   // Takes them all and returns 0, or takes nothing and returns when they could be had. Empty:
   // never, for the bucket does not hold so many.
   std::optional<TimeNs> take(int64_t tokens, TimeNs now_ns);
+  // The same without taking them.
+  std::optional<TimeNs> wait_for(int64_t tokens, TimeNs now_ns) const;
   // What was taken and not used; negative when more was used.
   void give_back(int64_t tokens);
 

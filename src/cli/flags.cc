@@ -19,6 +19,7 @@ namespace {
 
 constexpr int32_t kMaxContext = 1 << 24;
 constexpr int32_t kMaxSequences = 4096;
+constexpr double kMostTargetMs = 86'400'000;  // a day, as the class tables allow
 
 // As CLI::Range, but says no to NaN, and says so in a sentence.
 template <typename T>
@@ -124,7 +125,8 @@ void add_model_flags(CLI::App& app, ModelFlags& flags) {
   add_random_weights(app, flags);
 }
 
-void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config) {
+void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config,
+                     double& tpot_target_ms) {
   app.add_option("--model,model", flags.model.model);
   add_model_flags(app, flags.model);
   app.add_option("--served-model-name", flags.served_model_names);
@@ -139,6 +141,9 @@ void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config) {
   add_number<int32_t>(app, "--max-num-batched-tokens", flags.max_num_batched_tokens, 1, 65536);
   add_number<int32_t>(app, "--max-queued-requests", flags.max_queued_requests, 0, 1 << 20);
   add_number<int64_t>(app, "--max-queued-tokens", flags.max_queued_tokens, 0, int64_t{1} << 32);
+  // Written over the classes of --config, which come later: see command().
+  add_number<double>(app, "--tpot-target", tpot_target_ms, 0.0, kMostTargetMs);
+  app.add_flag("--no-chunk-sizing", flags.no_chunk_sizing);
   app.add_flag("--no-prefix-cache", flags.no_prefix_cache);
   add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
   add_number<int32_t>(app, "--drain-timeout", flags.drain_timeout_s, 0, 86400);
@@ -354,6 +359,7 @@ struct Parser {
   BenchServeFlags bench_serve;
   SelftestFlags selftest;
   std::string config;
+  double tpot_target_ms = 0;
   CLI::App* serve_app = app.add_subcommand("serve");
   CLI::App* run_app = app.add_subcommand("run");
   CLI::App* plan_app = app.add_subcommand("plan");
@@ -367,7 +373,7 @@ struct Parser {
   Parser() {
     app.set_version_flag("--version", std::string(kVersion));
     app.require_subcommand(1);
-    add_serve_flags(*serve_app, serve, config);
+    add_serve_flags(*serve_app, serve, config, tpot_target_ms);
     add_run_flags(*run_app, run);
     add_plan_flags(*plan_app, plan);
     add_inspect_flags(*inspect_app, inspect);
@@ -402,6 +408,10 @@ struct Parser {
   Result<Command> command() {
     if (serve_app->parsed()) {
       if (!config.empty()) RETURN_IF_ERROR(apply_config(*serve_app, config, serve));
+      if (serve_app->get_option("--tpot-target")->count() > 0) {
+        serve.classes[0].tpot_target_ns =
+            static_cast<TimeNs>(tpot_target_ms * static_cast<double>(kNsPerMs));
+      }
       RETURN_IF_ERROR(check_isa(serve.model));
       RETURN_IF_ERROR(check_serve(serve));
       RETURN_IF_ERROR(collect_keys(serve));

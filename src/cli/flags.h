@@ -60,6 +60,7 @@ struct ServeFlags {
   int32_t max_queued_requests = 256;
   int64_t max_queued_tokens = 1 << 18;
   bool no_prefix_cache = false;
+  bool no_chunk_sizing = false;
   uint64_t seed = 0;
   int32_t drain_timeout_s = 30;
 };

@@ -38,15 +38,15 @@ inline constexpr std::string_view kServeHelp =
   --max-num-seqs N           requests that run at once (default: 32, on a GPU 256, or what fits)
   --max-num-batched-tokens N tokens in one step (default: 512, on a GPU 2048, or what fits)
   --max-queued-requests N, --max-queued-tokens N   more are told to retry later (256, 262144)
+  --tpot-target MS           long prompts leave interactive streams this time between tokens (50;
+                             0: any); --no-chunk-sizing: prompts go in whole chunks all the same
   --no-prefix-cache          don't keep the work of earlier prompts
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
-  --threads N                compute threads (default: one per core)
+  --threads N, --isa NAME    one per core; PUNA_CPU or the best of scalar, avx2, avx512, avx512_bf16
   --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
-  --isa NAME                 scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
   --device cuda[:N]          on a GPU, in bf16 (cpu); --memory-budget is of the host then
   --random-weights SHAPE     no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
-  --seed N                   for requests that bring no seed (0)
-  --drain-timeout S          seconds that running requests get after SIGTERM (30)
+  --seed N, --drain-timeout S   of requests without a seed (0); time to finish on SIGTERM (30)
   --config FILE.toml         the same names as above without --; flags win over the file
 )";
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "api/server.h"
 #include "base/check.h"
 #include "cli/cuda_model.h"
 #include "cli/load_progress.h"
@@ -47,6 +48,32 @@ std::string slow_cpu_warning(std::span<const std::string_view> isas) {
   if (isas.back() != "scalar") return "";
   return "puna: warning: this CPU has no AVX2 (with FMA and F16C), so scalar code runs, many times "
          "slower\n";
+}
+
+LoadSize load_size(const ServeFlags& flags) {
+  LoadSize size;
+  size.server = true;
+  size.max_num_seqs = flags.max_num_seqs;
+  size.max_batch_tokens = flags.max_num_batched_tokens;
+  size.max_queued_requests = flags.max_queued_requests;
+  size.max_queued_tokens = flags.max_queued_tokens;
+  size.prefix_cache = !flags.no_prefix_cache;
+  size.chunk_sizing = !flags.no_chunk_sizing;
+  size.classes = flags.classes;
+  size.tenants = api::tenants_of(flags.key_policies);
+  return size;
+}
+
+engine::EngineConfig engine_config(const LoadSize& size) {
+  engine::EngineConfig config;
+  config.max_queued_requests = size.max_queued_requests;
+  config.max_queued_tokens = size.max_queued_tokens;
+  config.prefill_chunk_tokens = kPrefillChunkTokens;
+  config.prefix_cache = size.prefix_cache;
+  config.chunk_sizing = size.chunk_sizing;
+  config.classes = size.classes;
+  config.tenants = size.tenants;
+  return config;
 }
 
 Result<plan::PlanRequest> plan_request(const ModelFlags& flags, const LoadSize& size,
@@ -121,17 +148,12 @@ Result<LoadedModel> LoadedModel::load(const ModelFlags& flags, const LoadSize& s
   engine::Backend& backend = *parts->planned.backend;
   parts->warm_up_tokens = warm_up(backend, parts->clock, kWarmUpBudget);
 
-  engine::EngineConfig config;
-  config.max_queued_requests = size.max_queued_requests;
-  config.max_queued_tokens = size.max_queued_tokens;
   const plan::MemoryPlan& plan = parts->planned.plan;
+  engine::EngineConfig config = engine_config(size);
   // A GPU wants as many rows as it can get; the scheduler makes chunks smaller for running streams.
-  const int32_t chunk = gpu ? plan.max_batch_tokens : kPrefillChunkTokens;
-  config.prefill_chunk_tokens = std::min(chunk, plan.max_batch_tokens);
+  if (gpu) config.prefill_chunk_tokens = plan.max_batch_tokens;
+  config.prefill_chunk_tokens = std::min(config.prefill_chunk_tokens, plan.max_batch_tokens);
   config.max_request_bytes = plan.host.max_request_bytes;
-  config.prefix_cache = size.prefix_cache;
-  config.classes = size.classes;
-  config.tenants = size.tenants;
   config.model_digest = parts->source->digest();
   parts->engine =
       std::make_unique<engine::Engine>(config, backend, *parts->tokenizer, parts->clock);

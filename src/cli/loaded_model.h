@@ -37,12 +37,17 @@ struct LoadSize {
   int32_t max_queued_requests = 1;
   int64_t max_queued_tokens = 1 << 18;
   bool prefix_cache = true;
+  bool chunk_sizing = true;
   bool needs_chat_template = true;
   std::array<engine::ClassPolicy, engine::kNumClasses> classes = engine::EngineConfig{}.classes;
   std::vector<engine::TenantPolicy> tenants = engine::EngineConfig{}.tenants;
   int32_t max_model_len = 0;   // 0: as the flags say
   bool whole_kv_pool = false;  // KV for max_num_seqs of full length if it fits, not a polite share
 };
+
+// What `serve` runs with, and what the engine is told of it.
+LoadSize load_size(const ServeFlags& flags);
+engine::EngineConfig engine_config(const LoadSize& size);
 
 // The lower half, which needs no tokenizer: what runs steps. `bench` takes it alone. The source
 // must outlive it.

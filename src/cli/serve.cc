@@ -23,6 +23,8 @@ namespace puna::cli {
 namespace {
 
 constexpr int kSignalPollMs = 20;
+// How long the engine learns step times before the server is ready (docs/decisions/009).
+constexpr TimeNs kCalibrationBudget = 200 * kNsPerMs;
 // What clients get to read the last of their answers when --drain-timeout is over.
 constexpr TimeNs kLastWritesNs = kNsPerSecond;
 
@@ -37,19 +39,6 @@ std::string name_of(const std::string& path) {
 std::string served_name(const ServeFlags& flags) {
   const std::string& random = flags.model.random_weights;
   return random.empty() ? name_of(flags.model.model) : random;
-}
-
-LoadSize load_size(const ServeFlags& flags) {
-  LoadSize size;
-  size.server = true;
-  size.max_num_seqs = flags.max_num_seqs;
-  size.max_batch_tokens = flags.max_num_batched_tokens;
-  size.max_queued_requests = flags.max_queued_requests;
-  size.max_queued_tokens = flags.max_queued_tokens;
-  size.prefix_cache = !flags.no_prefix_cache;
-  size.classes = flags.classes;
-  size.tenants = api::tenants_of(flags.key_policies);
-  return size;
 }
 
 api::ServerConfig server_config(const ServeFlags& flags, const plan::HostLimits& limits) {
@@ -172,6 +161,7 @@ Result<int> serve(const ServeFlags& flags, TimeNs started_ns) {
                flags.model.random_weights.empty() ? flags.model.model : served_name(flags),
                model.spec().num_layers, model.type_summary(), model.chat_template()->name(),
                compute_summary(flags.model), model.warm_up_tokens());
+  model.engine().calibrate(kCalibrationBudget);
   seal_allocations();
   model.engine().start();
   const api::ServedModel served = served_model(model, flags);

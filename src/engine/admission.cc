@@ -5,12 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace puna::engine {
 namespace {
 
-constexpr double kShortestRetryS = 0.1;
+constexpr double kShortestRetryS = 0.01;
 constexpr double kLongestRetryS = 60;  // clients give up on longer waits
 constexpr std::array<std::string_view, kNumClasses> kClassNames = {"interactive", "batch",
                                                                    "background"};
@@ -70,14 +69,19 @@ int64_t Admission::queued_tokens() const {
 // With room at once: none. Else what waits in its class, at the rate at which that class was seen
 // to start; before anything was seen, one place per answer that ends.
 double Admission::expected_wait_s(const Request& request, const Claim& claim, const Load& load,
-                                  double tpot_s) const {
+                                  double tpot_s, TimeNs now_ns) const {
   const auto tokens = static_cast<int64_t>(request.prompt.size());
   const int64_t reserve = kv::blocks_for_tokens(
       tokens + (request.max_tokens_given ? request.stop.max_tokens
                                          : config_.classes[claim.rank].default_output_tokens));
   if (claim.requests_ahead == 0 && load.free_slots > 0 && reserve <= load.free_blocks) return 0;
   const DrainRate& rate = classes_[claim.rank].drain_rate;
-  if (rate.requests_per_s() > 0) {
+  if (rate.requests_per_s() > 0 && load.starts_per_s > 0) {
+    // Others start in between as they did lately: their classes' turns.
+    const double turns = std::max(1.0, load.starts_per_s / rate.requests_per_s());
+    const double starts = std::ceil(turns * static_cast<double>(claim.class_requests + 1));
+    const double wait_s = load.seconds_until_starts(static_cast<int64_t>(starts), now_ns);
+    if (wait_s >= 0) return wait_s;
     const double by_requests =
         static_cast<double>(claim.class_requests + 1) / rate.requests_per_s();
     return std::max(by_requests, static_cast<double>(claim.class_tokens) / rate.tokens_per_s());
@@ -87,7 +91,7 @@ double Admission::expected_wait_s(const Request& request, const Claim& claim, co
   return static_cast<double>(claim.requests_ahead + 1) * output * tpot_s / rows;
 }
 
-Estimate Admission::estimate(const Request& request, const Claim& claim) const {
+Estimate Admission::estimate(const Request& request, const Claim& claim, TimeNs now_ns) const {
   Estimate result;
   const Load load = load_.load();
   if (!load.times.ready) return result;
@@ -110,7 +114,7 @@ Estimate Admission::estimate(const Request& request, const Claim& claim) const {
   const double per_token_s = load.times.p50(step) / chunk;
   const double prefill_s = std::max(static_cast<double>(prompt + load.prompt_backlog) * per_token_s,
                                     load.times.p50(load.decodes));
-  result.wait_s = expected_wait_s(request, claim, load, result.tpot_p50_s);
+  result.wait_s = expected_wait_s(request, claim, load, result.tpot_p50_s, now_ns);
   result.ttft_s = result.wait_s + load.times.p50(load.decodes) / 2 + prefill_s;
   result.ttft_p50_s = result.ttft_s * load.ttft_p50_factor;
   result.ttft_p95_s = result.ttft_s * load.ttft_p95_factor;
@@ -123,7 +127,7 @@ Estimate Admission::estimate(const Request& request, const Claim& claim) const {
 
 std::unique_ptr<Refusal> Admission::judge(const Request& request, const Claim& claim,
                                           const Estimate& estimate, TimeNs now_ns) const {
-  if (auto refusal = queue_refusal(claim, estimate)) return refusal;
+  // First: a place in a full queue would not help a class that is not taken.
   const Rung rung = rung_.load(kRelaxed);
   if (refuses(rung, request.request_class)) {
     auto refusal = std::make_unique<Refusal>();
@@ -140,18 +144,57 @@ std::unique_ptr<Refusal> Admission::judge(const Request& request, const Claim& c
                                    kClassNames[claim.rank]);
     return refusal;
   }
+  if (auto refusal = queue_refusal(claim, estimate, now_ns)) return refusal;
   return estimate.known ? target_refusal(request, estimate, now_ns) : nullptr;
 }
 
-std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim,
-                                                  const Estimate& estimate) const {
+double Load::seconds_until_starts(int64_t count, TimeNs now_ns) const {
+  if (num_starts == 0 || count <= 0) return -1;
+  const auto last = static_cast<size_t>(std::min(count, num_starts) - 1);
+  const auto beyond = static_cast<double>(count - num_starts);
+  if (beyond > 0 && starts_per_s <= 0) return -1;
+  const double more_s = beyond > 0 ? beyond / starts_per_s : 0.0;
+  return std::max(0.0, starts_s[last] + more_s - seconds(now_ns - published_ns));
+}
+
+double Admission::starts_per_s() const {
+  double sum = 0;
+  for (const ClassQueue& queue : classes_) sum += queue.drain_rate.requests_per_s();
+  return sum;
+}
+
+// Places in the queue become free as those that wait start, whichever they are; prompt tokens as
+// many of them as hold so many on average. Tokens of one class only as that class has its turns.
+double Admission::places_free_in_s(const Claim& claim, int64_t requests, int64_t tokens,
+                                   int64_t class_tokens, TimeNs now_ns) const {
+  const auto starts_for = [](int64_t over, int64_t waiting_tokens, int64_t waiting) {
+    const double each =
+        static_cast<double>(std::max<int64_t>(waiting_tokens, 1)) / static_cast<double>(waiting);
+    return over > 0 ? std::ceil(static_cast<double>(over) / each) : 0.0;
+  };
+  const Load load = load_.load();
+  const DrainRate& rate = classes_[claim.rank].drain_rate;
+  double starts = std::max(static_cast<double>(requests),
+                           starts_for(tokens, claim.all_tokens, claim.all_requests));
+  if (class_tokens > 0) {
+    const double own = starts_for(class_tokens, claim.class_tokens, claim.class_requests);
+    const double turns = rate.requests_per_s() > 0 ? load.starts_per_s / rate.requests_per_s() : 1;
+    starts = std::max(starts, std::ceil(own * std::max(1.0, turns)));
+  }
+  const double wait_s = load.seconds_until_starts(static_cast<int64_t>(starts), now_ns);
+  return wait_s < 0 ? rate.seconds_until(std::max(tokens, class_tokens), requests)
+                    : retry_in(wait_s);
+}
+
+std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim, const Estimate& estimate,
+                                                  TimeNs now_ns) const {
   const ClassPolicy& policy = config_.classes[claim.rank];
   const int64_t requests_over = claim.all_requests + claim.requests - config_.max_queued_requests;
-  const int64_t tokens_over = std::max(
-      claim.all_tokens + claim.tokens - config_.max_queued_tokens,
-      claim.class_requests > 0 ? claim.class_tokens + claim.tokens - policy.max_queued_tokens
-                               : std::numeric_limits<int64_t>::min());
-  const bool full = claim.all_requests > 0 && (requests_over > 0 || tokens_over > 0);
+  const int64_t tokens_over = claim.all_tokens + claim.tokens - config_.max_queued_tokens;
+  const int64_t class_over =
+      claim.class_requests > 0 ? claim.class_tokens + claim.tokens - policy.max_queued_tokens : 0;
+  const bool full =
+      claim.all_requests > 0 && (requests_over > 0 || tokens_over > 0 || class_over > 0);
   const double limit_s = seconds(policy.max_queue_time_ns);
   const bool slow = limit_s > 0 && claim.requests_ahead > 0 && estimate.wait_s > limit_s;
   if (!full && !slow) return nullptr;
@@ -159,7 +202,7 @@ std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim,
   refusal->tokens_ahead = claim.tokens_ahead;
   if (full) {
     refusal->retry_after_s =
-        classes_[claim.rank].drain_rate.seconds_until(tokens_over, requests_over);
+        places_free_in_s(claim, requests_over, tokens_over, class_over, now_ns);
     refusal->message =
         fmt::format("The queue is full: {} requests with {} prompt tokens wait. Retry in {:.1f} s.",
                     claim.all_requests, claim.all_tokens, refusal->retry_after_s);

@@ -45,6 +45,10 @@ class Published {
   std::array<std::atomic<uint64_t>, kWords> words_ = {};
 };
 
+// When the sequences that run will end and leave room for others: at the pace of recent steps, each
+// after as many steps as its answer still has tokens.
+inline constexpr size_t kForecastStarts = 8;
+
 struct Load {
   StepTimes times;
   StepShape decodes;           // the rows that run, as if all decoded
@@ -55,6 +59,13 @@ struct Load {
   double tpot_target_s = 0;      // the tightest of those that run; 0: none
   double ttft_p50_factor = 1.0;  // measured over estimated time to first token
   double ttft_p95_factor = 1.5;
+  TimeNs published_ns = 0;
+  int64_t num_starts = 0;                             // forecast; 0: no idea
+  std::array<double, kForecastStarts> starts_s = {};  // of waiting ones, from published_ns on
+  double starts_per_s = 0;                            // measured, of all classes; 0: none yet
+
+  // From `now_ns` on, until so many of those that wait now will have started; negative: no idea.
+  double seconds_until_starts(int64_t count, TimeNs now_ns) const;
 };
 
 struct Claim {
@@ -93,7 +104,7 @@ class Admission {
   Claim claim(size_t rank, int64_t requests, int64_t tokens);
   void give_back(const Claim& claim);
   Claim look(size_t rank, int64_t requests, int64_t tokens) const;
-  Estimate estimate(const Request& request, const Claim& claim) const;
+  Estimate estimate(const Request& request, const Claim& claim, TimeNs now_ns) const;
   // Null: taken.
   std::unique_ptr<Refusal> judge(const Request& request, const Claim& claim,
                                  const Estimate& estimate, TimeNs now_ns) const;
@@ -108,6 +119,7 @@ class Admission {
   void note_started(const Sequence& sequence);  // counted until end_step()
   void end_step(TimeNs duration_ns);
   void publish(const Load& load, Rung rung);
+  double starts_per_s() const;
 
  private:
   static constexpr auto kRelaxed = std::memory_order_relaxed;
@@ -121,8 +133,11 @@ class Admission {
 
   void fill_ahead(Claim& claim) const;
   double expected_wait_s(const Request& request, const Claim& claim, const Load& load,
-                         double tpot_s) const;
-  std::unique_ptr<Refusal> queue_refusal(const Claim& claim, const Estimate& estimate) const;
+                         double tpot_s, TimeNs now_ns) const;
+  std::unique_ptr<Refusal> queue_refusal(const Claim& claim, const Estimate& estimate,
+                                         TimeNs now_ns) const;
+  double places_free_in_s(const Claim& claim, int64_t requests, int64_t tokens,
+                          int64_t class_tokens, TimeNs now_ns) const;
   std::unique_ptr<Refusal> target_refusal(const Request& request, const Estimate& estimate,
                                           TimeNs now_ns) const;
 

@@ -12,7 +12,11 @@ namespace {
 
 constexpr int kColdSteps = 2;    // not learned from: pages and caches are cold
 constexpr int kMostSteps = 600;  // when the clock stands still
-constexpr int32_t kShortPrompt = 4;
+constexpr int kLeastSteps = 8;   // that fit the budget, so that no chunk takes all of it
+constexpr int kMostBudgets = 8;  // that a slow machine may take
+constexpr int32_t kFirstChunk = 8;
+constexpr std::array<int, 4> kChunkShifts = {0, 2, 1, 3};
+constexpr int32_t kShortPrompt = 2;
 constexpr int32_t kLongestShort = 4 * kv::kBlockTokens;
 
 class Calibration {
@@ -24,8 +28,11 @@ class Calibration {
         model_(model),
         limits_(backend.limits()),
         chunk_(std::min(chunk, limits_.max_batch_tokens)),
+        half_ns_(clock.now_ns() + budget_ns / 2),
         end_ns_(clock.now_ns() + budget_ns),
-        half_ns_(clock.now_ns() + budget_ns / 2) {
+        last_ns_(clock.now_ns() + kMostBudgets * budget_ns),
+        longest_step_ns_(budget_ns / kLeastSteps) {
+    largest_ = std::min(kFirstChunk, chunk_);
     share_out_blocks();
   }
 
@@ -61,6 +68,10 @@ class Calibration {
   }
 
   bool over(TimeNs at_ns) const { return steps_ >= kMostSteps || clock_.now_ns() >= at_ns; }
+  // A slow machine goes on until it has seen enough, for some budgets at most.
+  bool ended() const {
+    return over(end_ns_) && (learned_ >= LatencyModel::kReadyCalibrated || over(last_ns_));
+  }
 
   void add(size_t slot, int32_t count) {
     Row& row = rows_[slot];
@@ -88,14 +99,15 @@ class Calibration {
   }
 
   // Runs what was added, if anything.
-  void step() {
+  TimeNs step() {
     ++steps_;
-    if (batch_.items.empty()) return;
+    if (batch_.items.empty()) return 0;
     const TimeNs began_ns = clock_.now_ns();
     backend_.start(batch_);
     backend_.collect();
     const TimeNs took_ns = clock_.now_ns() - began_ns;
-    if (steps_ > kColdSteps) {
+    if (++run_ > kColdSteps) {
+      ++learned_;
       model_.observe(shape_, static_cast<double>(took_ns) / static_cast<double>(kNsPerSecond));
     }
     ++batch_.step;
@@ -103,14 +115,14 @@ class Calibration {
     batch_.num_tokens = 0;
     batch_.num_samples = 0;
     shape_ = {};
+    return took_ns;
   }
 
   void long_prompt() {
-    const std::array<int32_t, 4> chunks = {chunk_, std::max(2, chunk_ / 8), std::max(2, chunk_ / 2),
-                                           std::max(2, chunk_ / 4)};
-    for (size_t i = 0; !over(half_ns_) && rows_[0].left() > chunk_ + 1; ++i) {
-      add(0, chunks[i % chunks.size()]);
-      step();
+    for (size_t i = 0; !over(half_ns_) && rows_[0].left() > largest_ + 1; ++i) {
+      add(0, std::max(2, largest_ >> kChunkShifts[i % kChunkShifts.size()]));
+      const TimeNs took_ns = step();
+      if (took_ns < longest_step_ns_ / 2) largest_ = std::min(chunk_, 2 * largest_);
       add(0, 1);
       step();
     }
@@ -118,19 +130,19 @@ class Calibration {
 
   // All others decode at several widths, with and without a prompt beside them.
   void short_sequences() {
-    for (size_t round = 0; !over(end_ns_); ++round) {
-      for (size_t i = 1; i < rows_.size() && !over(end_ns_); ++i) {
+    for (size_t round = 0; !ended(); ++round) {
+      for (size_t i = 1; i < rows_.size() && !ended(); ++i) {
         rows_[i].tokens.clear();
         add(i, std::min(kShortPrompt, rows_[i].limit - 1));
         if (i % 4 == 0) step();
       }
       step();
-      for (size_t width = rows_.size(); width > 1 && !over(end_ns_); width = (width + 1) / 2) {
+      for (size_t width = rows_.size(); width > 1 && !ended(); width = (width + 1) / 2) {
         for (int beside = 0; beside < 3; ++beside) {
           for (size_t i = 1; i < width; ++i) add(i, 1);
           if (beside == 2) {
-            if (rows_[0].left() <= chunk_) rows_[0].tokens.clear();
-            add(0, std::max(2, round % 2 == 0 ? chunk_ : chunk_ / 4));
+            if (rows_[0].left() <= largest_) rows_[0].tokens.clear();
+            add(0, std::max(2, round % 2 == 0 ? largest_ : largest_ / 4));
           }
           step();
         }
@@ -149,13 +161,18 @@ class Calibration {
   LatencyModel& model_;
   const BackendLimits limits_;
   const int32_t chunk_;
-  const TimeNs end_ns_;
   const TimeNs half_ns_;
+  const TimeNs end_ns_;
+  const TimeNs last_ns_;
+  const TimeNs longest_step_ns_;  // a prompt's chunks grow up to this
+  int32_t largest_ = kFirstChunk;
   const SamplingParams greedy_{.temperature = 0.0F};
   std::vector<Row> rows_;
   Batch batch_;
   StepShape shape_;
-  int steps_ = 0;
+  int steps_ = 0;  // also those with nothing to run
+  int run_ = 0;
+  int learned_ = 0;
 };
 
 }  // namespace

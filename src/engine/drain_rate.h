@@ -39,7 +39,7 @@ class DrainRate {
 
  private:
   static constexpr double kMemorySeconds = 10;
-  static constexpr double kShortestSeconds = 0.1;
+  static constexpr double kShortestSeconds = 0.01;
   static constexpr double kLongestSeconds = 60;  // clients give up on waits over two minutes
 
   double seconds_ = 0;  // all three decay together

@@ -94,8 +94,9 @@ Result<Engine::Submission> Engine::submit(std::vector<Request> requests, Waker* 
   }
   const Request& first = requests.front();
   const Claim claim = state.admission.claim(index_of(first.request_class), count, tokens);
-  const Estimate estimate = state.admission.estimate(first, claim);
-  auto refusal = state.admission.judge(first, claim, estimate, state.clock.now_ns());
+  const TimeNs now_ns = state.clock.now_ns();
+  const Estimate estimate = state.admission.estimate(first, claim, now_ns);
+  auto refusal = state.admission.judge(first, claim, estimate, now_ns);
   if (!refusal) refusal = state.claim_bytes(first, bytes, estimate);
   if (refusal) {
     state.admission.give_back(claim);
@@ -142,15 +143,15 @@ Result<Quote> Engine::quote(const Request& request) const {
   RETURN_IF_ERROR(check_request(asked, state.config, state.backend.limits()));
   const Claim claim = state.admission.look(index_of(asked.request_class), 1,
                                            static_cast<int64_t>(asked.prompt.size()));
-  const Estimate estimate = state.admission.estimate(asked, claim);
+  const TimeNs now_ns = state.clock.now_ns();
+  const Estimate estimate = state.admission.estimate(asked, claim, now_ns);
   Quote quote{.ttft_p50_s = estimate.ttft_p50_s,
               .ttft_p95_s = estimate.ttft_p95_s,
               .end_p50_s = estimate.end_p50_s,
               .end_p95_s = estimate.end_p95_s,
               .tokens_ahead = claim.tokens_ahead};
-  quote.refusal = state.draining.load()
-                      ? draining_refusal()
-                      : state.admission.judge(asked, claim, estimate, state.clock.now_ns());
+  quote.refusal = state.draining.load() ? draining_refusal()
+                                        : state.admission.judge(asked, claim, estimate, now_ns);
   quote.admitted = quote.refusal == nullptr;
   return quote;
 }

@@ -82,7 +82,7 @@ struct Refusal {
   RefusalReason reason = RefusalReason::kQueueFull;
   std::string message;
   int64_t tokens_ahead = 0;    // queued prompt tokens that would start before it
-  double retry_after_s = 1.0;  // from the measured drain rate
+  double retry_after_s = 1.0;  // until a request like it would be taken
   int32_t max_tokens_now = 0;  // the largest max_tokens that would be taken now; 0: none
   bool draining = false;       // 503 instead of 429
 };
@@ -174,7 +174,8 @@ class Engine {
   // Any thread: the engine notices a cancel flag at its next step even when it sleeps.
   void cancel(RequestChannel& channel);
 
-  // Before start(): learns the backend's step times by running steps on it, at most so long.
+  // Before start(): learns the backend's step times by running steps on it, about so long; a
+  // machine that is too slow for the least number of steps takes up to eight times that.
   // Without it the model learns from the first requests, and until then nothing is refused by
   // prediction.
   void calibrate(TimeNs budget_ns);

@@ -51,7 +51,15 @@ struct Engine::State {
   int32_t applied_pool_limit;
   Load load;
   LoadSigns signs;
+  Rung rung = Rung::kNone;
   uint64_t evictions_seen = 0;
+  double recent_step_s = 0;   // mean of the last steps, whatever was in them
+  double output_share = 1.0;  // mean of answers' lengths over their max_tokens
+  struct Release {            // of what a running sequence holds
+    double steps = 0;
+    int32_t blocks = 0;
+  };
+  std::vector<Release> releases;  // working memory of forecast_starts()
 
   MemoryClaim::Pool request_bytes = std::make_shared<std::atomic<int64_t>>(0);
   BoundedQueue<std::unique_ptr<Sequence>> submitted;
@@ -69,13 +77,17 @@ struct Engine::State {
   void prepare(TimeNs now_ns);
   bool end_gone_or_late(TimeNs now_ns);
   bool waits_for_deadline() const;
-  void note_started();
+  bool note_started();
   void publish(std::span<const SampledToken> sampled, TimeNs began_ns);
   bool publish_row(const StepPlan::Row& row, const SampledToken* sampled, double others_share,
                    TimeNs began_ns, TimeNs now_ns);
   void learn(TimeNs backend_ns);
   double others_share() const;
+  void measure_load();
   void follow_load();
+  void forecast_starts();
+  double prompt_token_seconds(double prompt) const;
+  double steps_left(const Sequence& sequence) const;
   void follow_first_token(const Sequence& sequence, TimeNs now_ns);
   void end(Sequence& sequence, FinishReason reason);
   void leave_queue(Sequence& sequence);

@@ -15,6 +15,8 @@ constexpr double kQuantileRate = 0.05;  // of the factors on estimated first-tok
 constexpr double kFactorFloor = 0.1;
 constexpr double kFactorCeiling = 20.0;
 constexpr double kOutputMemory = 0.05;  // weight of the newest answer in the mean length
+constexpr double kStepMemory = 0.1;     // weight of the newest step in the mean duration
+constexpr double kShareMemory = 0.05;   // weight of the newest answer in the mean share
 constexpr auto kDeadlinePoll = std::chrono::milliseconds(5);
 
 double seconds(TimeNs ns) { return static_cast<double>(ns) / static_cast<double>(kNsPerSecond); }
@@ -68,6 +70,7 @@ Engine::State::State(const EngineConfig& engine_config, Backend& engine_backend,
   plan.rows.reserve(rows);
   plan.charged.reserve(config.tenants.size() * kNumClasses);
   batch.items.reserve(rows);
+  releases.reserve(rows);
   follow_load();
 }
 
@@ -107,7 +110,10 @@ bool Engine::State::step() {
     acted = true;
     scheduler.commit(plan, began_ns, batch);
     ++batch.step;
-    note_started();
+    if (note_started()) {  // their places in the queue are free from now on
+      measure_load();
+      admission.publish(load, rung);
+    }
     const TimeNs run_ns = clock.now_ns();
     stats.phase.store(StepPhase::kRun, std::memory_order_relaxed);
     backend.start(batch);
@@ -183,10 +189,12 @@ void Engine::State::end(Sequence& sequence, FinishReason reason) {
   unfinished.fetch_sub(1);
 }
 
-void Engine::State::note_started() {
+bool Engine::State::note_started() {
+  bool any = false;
   for (const StepPlan::Row& row : plan.rows) {
     Sequence& sequence = *row.sequence;
     if (row.cached_blocks < 0 || !sequence.counted_as_queued) continue;
+    any = true;
     leave_queue(sequence);
     admission.note_started(sequence);
     const RequestFacts& facts = sequence.channel->facts();
@@ -197,6 +205,7 @@ void Engine::State::note_started() {
     stats.prefix_cache_queries.add(static_cast<uint64_t>(sequence.prompt_tokens));
     stats.prefix_cache_hits.add(static_cast<uint64_t>(facts.cached_prompt_tokens));
   }
+  return any;
 }
 
 // Predicted against measured, then the measured step teaches the model.
@@ -249,6 +258,7 @@ bool Engine::State::publish_row(const StepPlan::Row& row, const SampledToken* sa
   stats.tenants[static_cast<size_t>(sequence.tenant)].generation_tokens.add();
   if (!publisher.token(sequence, *sampled, now_ns)) return false;
   const double output = sequence.output_tokens();
+  output_share += kShareMemory * (output / sequence.stop.max_tokens - output_share);
   load.mean_output += load.mean_output > 0 ? kOutputMemory * (output - load.mean_output) : output;
   return true;
 }
@@ -272,10 +282,12 @@ void Engine::State::note_step(TimeNs began_ns) {
   stats.step_time_s.observe(seconds(ended_ns - began_ns));
   stats.last_step_ns.store(ended_ns, std::memory_order_relaxed);
   admission.end_step(ended_ns - began_ns);
+  const double took_s = seconds(ended_ns - began_ns);
+  recent_step_s += recent_step_s > 0 ? kStepMemory * (took_s - recent_step_s) : took_s;
 }
 
-// What admission is told after each step, and how high the ladder stands.
-void Engine::State::follow_load() {
+// What runs, and when it will leave room for those that wait.
+void Engine::State::measure_load() {
   load.times = model.times();
   load.decodes = {};
   load.prompt_backlog = 0;
@@ -290,13 +302,19 @@ void Engine::State::follow_load() {
   const auto slots = std::min(backend.limits().max_num_seqs, backend.limits().max_batch_tokens);
   load.free_slots = slots - static_cast<int64_t>(scheduler.running().size());
   load.free_blocks = scheduler.pool().available() - scheduler.promised();
+  forecast_starts();
+}
+
+// What admission is told after each step, and how high the ladder stands.
+void Engine::State::follow_load() {
+  measure_load();
   signs.evicted = scheduler.evictions() != evictions_seen;
   evictions_seen = scheduler.evictions();
   signs.chunk_cut = plan.chunk_cut && !plan.rows.empty();
   for (size_t rank = 0; rank < kNumClasses; ++rank) {
     signs.queue_fill[rank] = admission.queue_fill(rank);
   }
-  const Rung rung = ladder.update(signs);
+  rung = ladder.update(signs);
   if (signs.evicted) stats.rung_steps[static_cast<size_t>(Rung::kDropCached)].add();
   if (signs.chunk_cut) stats.rung_steps[static_cast<size_t>(Rung::kSmallerChunk)].add();
   if (signs.paused_background) {
@@ -305,6 +323,72 @@ void Engine::State::follow_load() {
   if (rung >= Rung::kRefuseBackground) stats.rung_steps[static_cast<size_t>(rung)].add();
   stats.degrade_rung.set(static_cast<double>(rung));
   admission.publish(load, rung);
+}
+
+// Until it ends: its prompt's chunks, then a step per token of an answer of the usual length.
+double Engine::State::steps_left(const Sequence& sequence) const {
+  const double chunks =
+      std::ceil((sequence.left() - 1) / static_cast<double>(config.prefill_chunk_tokens));
+  const double most = sequence.stop.max_tokens;
+  const double usual = output_share * most;
+  const double said = sequence.output_tokens();
+  const double more = said < usual ? usual - said : (most - said) / 2;
+  return chunks + std::max(1.0, more);
+}
+
+// Whose answer ends soonest leaves its slot and blocks first, and whoever waits starts as soon as
+// both are enough; its prompt then delays the others. What those who start leave again lies beyond
+// the forecast.
+void Engine::State::forecast_starts() {
+  load.published_ns = clock.now_ns();
+  load.starts_per_s = admission.starts_per_s();
+  load.num_starts = 0;
+  if (scheduler.waiting().empty() || recent_step_s <= 0) return;
+  const auto waiting = static_cast<double>(scheduler.waiting().size());
+  double needed = 0;
+  double prompt = 0;
+  for (const auto& sequence : scheduler.waiting()) {
+    needed += sequence->reserved_blocks / waiting;
+    prompt += sequence->prompt_tokens / waiting;
+  }
+  releases.clear();
+  for (const auto& sequence : scheduler.running()) {
+    releases.push_back({steps_left(*sequence), sequence->reserved_blocks});
+  }
+  const auto later = [](const Release& a, const Release& b) { return a.steps > b.steps; };
+  std::make_heap(releases.begin(), releases.end(), later);
+  const StepTimes& times = model.times();
+  const double step_s = times.ready ? times.p50(load.decodes) : recent_step_s;
+  const double prompt_token_s = times.ready ? prompt_token_seconds(prompt) : 0;
+  int64_t slots = load.free_slots;
+  auto blocks = static_cast<double>(load.free_blocks);
+  auto resumed = static_cast<int64_t>(scheduler.paused().size());  // they come first
+  auto backlog = static_cast<double>(load.prompt_backlog);
+  double steps = 0;
+  for (;;) {
+    const double at_s = steps * step_s + backlog * prompt_token_s;
+    for (; slots > 0 && blocks >= needed; --slots, blocks -= needed) {
+      backlog += prompt;
+      if (resumed-- > 0) continue;
+      load.starts_s[static_cast<size_t>(load.num_starts++)] = at_s;
+      if (load.num_starts == static_cast<int64_t>(kForecastStarts)) return;
+    }
+    if (releases.empty()) return;
+    std::pop_heap(releases.begin(), releases.end(), later);
+    steps = releases.back().steps;
+    blocks += releases.back().blocks;
+    ++slots;
+    releases.pop_back();
+  }
+}
+
+// What one more token of a prompt of this length adds to a step.
+double Engine::State::prompt_token_seconds(double prompt) const {
+  StepShape with = load.decodes;
+  const auto tokens = std::max<int64_t>(1, static_cast<int64_t>(prompt));
+  with.add_prefill(0, tokens);
+  const double added_s = model.times().p50(with) - model.times().p50(load.decodes);
+  return std::max(0.0, added_s) / static_cast<double>(tokens);
 }
 
 void Engine::State::set_gauges() {

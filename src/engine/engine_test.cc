@@ -220,7 +220,8 @@ TEST_F(EngineTest, RetryAfterFollowsTheMeasuredRate) {
   for (uint64_t seed = 20; seed < 28; ++seed) taken.push_back(submit(engine, request(16, 1, seed)));
   auto refused = engine.submit({request(16, 1), request(16, 1)}, &waker);
   ASSERT_TRUE(refused.ok() && refused->refusal != nullptr);
-  EXPECT_NEAR(refused->refusal->retry_after_s, 2.0, 0.01) << "two places, one request per second";
+  EXPECT_NEAR(refused->refusal->retry_after_s, 1.0, 0.01)
+      << "two places: one when the next step begins, the other a second later";
 }
 
 TEST_F(EngineTest, MemoryOfRequestsIsBoundedAndGivenBackWithTheChannel) {
@@ -351,6 +352,35 @@ TEST_F(EngineTest, WakesEachReaderOncePerStep) {
   EXPECT_EQ(waker.count, 2);
   EXPECT_EQ(other.count, 2);
   run(engine);
+}
+
+TEST_F(EngineTest, CalibrationLearnsStepTimesWithinItsBudget) {
+  constexpr TimeNs kBudget = 300 * kNsPerMs;
+  Engine engine(config, backend, tokenizer, clock);
+  EXPECT_EQ(engine.quote(request(100, 10))->ttft_p50_s, 0.0) << "nothing is known yet";
+  engine.calibrate(kBudget);
+  EXPECT_LE(clock.now_ns(), kBudget + kBudget / 8) << "one step may begin just before the end";
+  EXPECT_GT(engine.quote(request(100, 10))->ttft_p50_s, 0.0);
+  for (uint64_t seed = 0; seed < 8; ++seed) submit(engine, request(100, 30, seed));
+  run(engine);
+  const auto steps = static_cast<double>(engine.stats().predicted_steps.value());
+  EXPECT_GT(steps, 30.0);
+  EXPECT_LT(engine.stats().step_time_error.sum() / steps, 0.02);
+}
+
+TEST_F(EngineTest, CalibrationOfASlowMachineIsBoundedToo) {
+  NullBackendConfig slow = backend_config();
+  slow.step_ns = 150 * kNsPerMs;
+  slow.prefill_token_ns = 25 * kNsPerMs;
+  slow.limits.max_batch_tokens = 512;
+  config.prefill_chunk_tokens = 256;  // 6.5 s
+  NullBackend slow_backend(slow, &clock);
+  Engine engine(config, slow_backend, tokenizer, clock);
+  engine.calibrate(300 * kNsPerMs);
+  EXPECT_LE(clock.now_ns(), 3300 * kNsPerMs);
+  const Quote quote = *engine.quote(request(100, 10));
+  EXPECT_GT(quote.ttft_p50_s, 1.5) << "2.65 s of prompt";
+  EXPECT_LT(quote.ttft_p50_s, 4.0);
 }
 
 TEST_F(EngineTest, FactsAreInOrderOfTime) {

@@ -84,6 +84,7 @@ void LatencyModel::track_factors(double ratio) {
 
 void LatencyModel::end_calibration() {
   if (observed_ == 0) return;
+  times_.ready = times_.ready || observed_ >= kReadyCalibrated;
   fit(kCalibrationSweeps);
   const double scale = kAnchorSteps / static_cast<double>(observed_);
   anchor_ = recent_;

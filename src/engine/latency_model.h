@@ -53,10 +53,11 @@ struct StepTimes {
 
 class LatencyModel {
  public:
-  static constexpr int kReadyAfter = 16;  // steps
+  static constexpr int kReadyAfter = 16;      // steps
+  static constexpr int kReadyCalibrated = 8;  // of shapes that were chosen to differ
 
   void observe(const StepShape& shape, double seconds);
-  // What was observed so far is kept as the anchor.
+  // What was observed so far is kept as the anchor, and is enough from kReadyCalibrated steps on.
   void end_calibration();
   const StepTimes& times() const { return times_; }
 

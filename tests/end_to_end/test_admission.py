@@ -48,6 +48,27 @@ def test_a_key_has_its_class_and_its_rate(guarded):
     assert post(guarded, "/v1/completions", BODY, headers=bearer("rich")).status_code == 200
 
 
+def test_step_times_are_known_before_the_first_request():
+    """Calibrated at start: a server that served nothing can say when a first token would come."""
+    with Puna("--max-model-len", 2048) as fresh:
+        quote = post(fresh, "/v1/quote", BODY).json()
+        assert 0 < quote["ttft_s"]["p50"] <= quote["ttft_s"]["p95"] < 5
+        refused = post(fresh, "/v1/completions", BODY, headers={"x-llm-d-slo-ttft-ms": "0.01"})
+        assert assert_error(refused, 429)["reason"] == "deadline"
+
+
+def test_deadlines_end_an_answer_with_what_there_is():
+    with Puna("--max-model-len", 2048) as running:
+        chat = {"model": MODEL_NAME, "ignore_eos": True, "deadline_ms": 400,
+                "messages": [{"role": "user", "content": "Tell me a long story."}]}
+        answer = post(running, "/v1/chat/completions", chat).json()
+        assert answer["choices"][0]["finish_reason"] == "deadline"
+        assert answer["choices"][0]["message"]["content"]
+        chunks = stream(running, "/v1/chat/completions", chat)
+        assert chunks[-1]["choices"][0]["finish_reason"] == "deadline"
+        assert len(chunks) > 2
+
+
 def test_timings_and_quotes(guarded):
     quote = post(guarded, "/v1/quote", BODY, headers=bearer("rich")).json()
     assert quote["admitted"] and quote["max_tokens"] == 8 and quote["refusal"] is None
