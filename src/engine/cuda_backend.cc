@@ -12,7 +12,7 @@
 #include "engine/cuda_step_layout.h"
 #include "engine/sampler.h"
 #include "kernels/cuda/read_roof.h"
-#include "kernels/cuda/row_kernels.h"
+#include "kernels/cuda/sampling.h"
 #include "kv/block_id.h"
 
 namespace puna::engine {
@@ -25,14 +25,6 @@ using cuda::check_device;
 constexpr int32_t kHostLogitRows = 8;
 // Left free of the GPU's memory when the KV pool takes the rest: graphs, modules, cuBLASLt.
 constexpr uint64_t kDeviceReserve = uint64_t{1} << 30;
-
-// The largest logit is all that it wants.
-bool is_plain_greedy(const BatchItem& item) {
-  const SamplingParams& params = *item.sampling;
-  return params.temperature < kGreedyTemperature && params.top_logprobs < 0 &&
-         params.repetition_penalty == 1.0F && params.frequency_penalty == 0.0F &&
-         params.presence_penalty == 0.0F && params.logit_bias.empty() && item.banned.empty();
-}
 
 BackendLimits limits_of(const CudaBackendConfig& config, int32_t vocab_size) {
   return {.num_blocks = config.num_blocks,
@@ -172,13 +164,15 @@ void CudaStepRunner::enqueue(const CudaStepLayout& layout) {
   const CudaStep step = step_of(layout);
   llama_->forward(step, stream_);
   if (step.num_logits == 0) return;
-  cuda::best_token({.logits = llama_->logits(),
-                    .slots = device_words_ + layout.sample_slots(),
-                    .tokens = device_tokens_,
-                    .last_tokens = device_last_tokens_,
-                    .rows = step.num_logits,
-                    .vocab_size = limits_.vocab_size},
-                   stream_);
+  cuda::sample_tokens({.logits = llama_->logits(),
+                       .params = reinterpret_cast<const cuda::SampleParams*>(
+                           device_words_ + layout.sample_params()),
+                       .slots = device_words_ + layout.sample_slots(),
+                       .tokens = device_tokens_,
+                       .last_tokens = device_last_tokens_,
+                       .rows = step.num_logits,
+                       .vocab_size = limits_.vocab_size},
+                      stream_);
   check_device(cudaMemcpyAsync(tokens_, device_tokens_,
                                static_cast<size_t>(step.num_logits) * sizeof(int32_t),
                                cudaMemcpyDeviceToHost, stream_),
@@ -248,7 +242,7 @@ void CudaStepRunner::sample_on_host() {
   for (size_t next = 0; next < items.size();) {
     size_t count = 0;
     for (; next < items.size() && count < rows.size(); ++next) {
-      if (is_plain_greedy(batch_->items[static_cast<size_t>(items[next])])) continue;
+      if (sampled_on_device(batch_->items[static_cast<size_t>(items[next])])) continue;
       check_device(cudaMemcpyAsync(host_logits_ + count * vocab, llama_->logits() + next * vocab,
                                    vocab * sizeof(float), cudaMemcpyDeviceToHost, stream_),
                    "copying logits");
@@ -269,16 +263,16 @@ std::span<const SampledToken> CudaStepRunner::collect() {
   check_device(cudaStreamSynchronize(stream_), "a step");
   const auto items = layout_->sample_items();
   const size_t count = batch_->items.empty() ? 0 : items.size();
-  bool all_greedy = true;
+  bool all_sampled = true;
   for (size_t i = 0; i < count; ++i) {
     const BatchItem& item = batch_->items[static_cast<size_t>(items[i])];
     samples_[i].token = tokens_[i];
     samples_[i].logprob = 0.0F;
     samples_[i].num_top = 0;
     host_tokens_[static_cast<size_t>(item.slot)] = -1;
-    all_greedy &= is_plain_greedy(item);
+    all_sampled &= sampled_on_device(item);
   }
-  if (!all_greedy) sample_on_host();
+  if (!all_sampled) sample_on_host();
   batch_ = nullptr;
   return {samples_.data(), count};
 }

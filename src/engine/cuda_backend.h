@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA backend: a CudaLlama on one GPU, the step's words in pinned memory, and a captured graph
-// for each number of decoding rows. The greediest token is found on the GPU; whatever else a
-// request asks for is sampled on the host from its row of logits. A program built without CUDA has
+// for each number of decoding rows. The GPU samples; a request that asks for logprobs, penalties,
+// biases or bans is sampled on the host from its row of logits. A program built without CUDA has
 // make_cuda_backend() too: it says so.
 #pragma once
 

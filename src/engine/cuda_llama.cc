@@ -21,7 +21,7 @@ using formats::WeightRole;
 
 constexpr float kRandomDeviation = 0.02F;
 // Decode attention's warps that fit on a multiprocessor, by shared memory.
-constexpr int32_t kDecodeWarpsPerMultiprocessor = 4;
+constexpr int32_t kDecodeWarpsPerMultiprocessor = 8;
 constexpr size_t kTunedWeights = 6;  // more than the L2 cache holds, for Llama 3 8B's shapes
 
 int64_t qkv_size(const ModelSpec& spec) { return spec.q_size() + 2 * int64_t{spec.kv_size()}; }
@@ -308,10 +308,8 @@ void CudaLlama::layer(const CudaStep& step, const Layer& layer, cuda::Stream str
   attn_output_gemm_->run(work_.attended, layer.attn_output, work_.pieces, step.rows, stream);
   norm(step.rows, nullptr, cuda::gemm_pieces(spec_.hidden_size, spec_.q_size()), layer.ffn_norm,
        work_.normed, stream);
-  if (!gate_up_gemm_->run_gated(work_.normed, layer.gate_up, work_.ffn, step.rows, stream)) {
-    gate_up_gemm_->run(work_.normed, layer.gate_up, work_.gate_up, step.rows, stream);
-    cuda::swiglu(work_.gate_up, work_.ffn, step.rows, spec_.intermediate_size, stream);
-  }
+  gate_up_gemm_->run(work_.normed, layer.gate_up, work_.gate_up, step.rows, stream);
+  cuda::swiglu(work_.gate_up, work_.ffn, step.rows, spec_.intermediate_size, stream);
   down_gemm_->run(work_.ffn, layer.down, work_.pieces, step.rows, stream);
 }
 

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "engine/philox.h"
+#include "engine/sampler.h"
 #include "kernels/cuda/gemm.h"
 #include "kv/block_id.h"
 
@@ -21,7 +23,27 @@ static_assert(cuda::kCellsPerBlock == kv::kBlockTokens);
 
 bool decodes(const BatchItem& item) { return item.num_tokens == 1; }
 
+// Those of the largest logit where the host samples.
+cuda::SampleParams params_of(const BatchItem& item) {
+  const SamplingParams& wanted = *item.sampling;
+  cuda::SampleParams params = {};
+  if (!sampled_on_device(item) || wanted.temperature < kGreedyTemperature) return params;
+  params.uniform = uniform_at(wanted.seed, item.history.size());
+  params.scale = 1.0F / wanted.temperature;
+  params.top_p = wanted.top_p;
+  params.min_p = wanted.min_p;
+  params.top_k = wanted.top_k;
+  return params;
+}
+
 }  // namespace
+
+bool sampled_on_device(const BatchItem& item) {
+  const SamplingParams& params = *item.sampling;
+  return params.top_logprobs < 0 && params.repetition_penalty == 1.0F &&
+         params.frequency_penalty == 0.0F && params.presence_penalty == 0.0F &&
+         params.logit_bias.empty() && item.banned.empty();
+}
 
 // Tiles: one per sequence besides the full ones, which hold at least one row each.
 int64_t CudaStepLayout::words_for(const BackendLimits& limits) {
@@ -30,7 +52,7 @@ int64_t CudaStepLayout::words_for(const BackendLimits& limits) {
   const int64_t chunks = cuda::chunks_of_positions(limits.max_model_len);
   const int64_t blocks = kv::blocks_for_tokens(limits.max_model_len);
   const int64_t logit_rows = cuda::padded_rows(limits.max_num_seqs);
-  return kHeader + 4 * rows + 2 * logit_rows + 2 * kItemWords +
+  return kHeader + 4 * rows + (2 + kParamWords) * logit_rows + 2 * kItemWords +
          kItemWords * (sequences * chunks + sequences + rows) + sequences * blocks;
 }
 
@@ -92,6 +114,10 @@ void CudaStepLayout::add_rows(const BatchItem& item, int32_t first_row,
   }
 }
 
+void CudaStepLayout::set_params(int64_t place, const cuda::SampleParams& params) {
+  std::memcpy(memory_ + sample_params() + kParamWords * place, &params, sizeof params);
+}
+
 void CudaStepLayout::pad_rows(int32_t used) {
   for (int64_t row = used; row < rows_; ++row) {
     memory_[tokens() + row] = 0;
@@ -100,6 +126,7 @@ void CudaStepLayout::pad_rows(int32_t used) {
     memory_[cells() + row] = -1;
     memory_[logit_row_index() + row] = static_cast<int32_t>(row);
     memory_[sample_slots() + row] = -1;
+    set_params(row, {});
   }
 }
 
@@ -169,6 +196,7 @@ void CudaStepLayout::lay_out(const Batch& batch, std::span<const TokenId> host_t
         std::lower_bound(sample_items_.begin(), sample_items_.end(), index) - sample_items_.begin();
     memory_[logit_row_index() + place] = row - 1;
     memory_[sample_slots() + place] = item.slot;
+    set_params(place, params_of(item));
     ++decode_sample;
   }
   CHECK_EQ(decode_sample, samples_);

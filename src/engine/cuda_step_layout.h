@@ -10,8 +10,12 @@
 
 #include "engine/backend.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/sampling.h"
 
 namespace puna::engine {
+
+// Else its row of logits goes to the host: logprobs, penalties, biases and bans are asked for.
+bool sampled_on_device(const BatchItem& item);
 
 class CudaStepLayout {
  public:
@@ -41,16 +45,19 @@ class CudaStepLayout {
   int64_t cells() const { return kHeader + 3 * int64_t{rows_}; }
   int64_t logit_row_index() const { return kHeader + 4 * int64_t{rows_}; }
   int64_t sample_slots() const { return logit_row_index() + logit_rows(); }
-  int64_t decode_items() const { return (sample_slots() + logit_rows() + 3) / 4 * 4; }
+  int64_t sample_params() const { return (sample_slots() + logit_rows() + 3) / 4 * 4; }
+  int64_t decode_items() const { return sample_params() + kParamWords * logit_rows(); }
   int64_t tiles() const { return tiles_at_; }
 
  private:
   static constexpr int64_t kHeader = 4;  // [0]: the number of decode items
+  static constexpr int64_t kParamWords = sizeof(kernels::cuda::SampleParams) / 4;
   void check_item(const BatchItem& item) const;
   void order_items(const Batch& batch);
   void add_rows(const BatchItem& item, int32_t first_row, std::span<const TokenId> host_tokens);
   void add_attention(const Batch& batch);
   void add_decode_items(const Batch& batch);
+  void set_params(int64_t place, const kernels::cuda::SampleParams& params);
   void pad_rows(int32_t used);
 
   const BackendLimits limits_;

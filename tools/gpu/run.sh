@@ -1,12 +1,38 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# On a machine with a GPU, in a folder made by pack.sh: the tests and one summary line, or `bench`.
+# On a machine with a GPU, in a folder made by pack.sh: the tests and one summary line, `bench`, or `serve`.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 export LD_LIBRARY_PATH="$PWD/lib:${LD_LIBRARY_PATH:-}"
+shape=(--random-weights llama-3-8b --device cuda)
 
 if [ "${1:-}" = bench ]; then
-  ./cuda_engine_bench 512 80 1,8,32,128,256 && ./cuda_engine_bench 7168 80 32
+  ./puna bench engine "${shape[@]}" --output 80 --batch 1,8,32,128,256 &&
+    ./puna bench engine "${shape[@]}" --output 80 --prompt 7168 --batch 32
+  exit
+fi
+if [ "${1:-}" = serve ]; then
+  log="$(mktemp)"
+  ./puna serve "${shape[@]}" --port 8089 --max-queued-requests 2000 --max-queued-tokens 8000000 --no-prefix-cache \
+    >"$log" 2>&1 &
+  server=$!
+  until grep -q '^listening' "$log"; do
+    kill -0 "$server" 2>/dev/null || { cat "$log"; exit 1; }
+    sleep 0.2
+  done
+  load=(./puna bench serve --url http://127.0.0.1:8089 --endpoint completions --prompt-ids 128000)
+  for prompt in 128 1024 8000; do
+    echo "first token of $prompt tokens, one request at a time"
+    "${load[@]}" --requests 8 --rate 2 --prompt-tokens "$prompt" --output-tokens 2
+  done
+  echo "256 requests at once, lognormal prompts, 256 tokens out"
+  "${load[@]}" --bursts 256:1000 --requests 256 --prompt-tokens lognormal:512:0.8 --output-tokens 256
+  echo "32 requests of 7,680 tokens, 512 out"
+  "${load[@]}" --bursts 32:1000 --requests 32 --prompt-tokens 7680 --output-tokens 512
+  echo "short chats, 80 a second"
+  "${load[@]}" --rate 80 --duration 10 --prompt-tokens 200 --output-tokens 128
+  kill -TERM "$server"
+  wait "$server"
   exit
 fi
 passed=0 failed=0

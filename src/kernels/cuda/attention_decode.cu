@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decode attention: a warp takes one chunk of one row for one KV head; its query heads are the rows
 // of a 16-row tile. Warps share nothing: each keeps a ring of tiles in shared memory that copies
-// run ahead into, over the end of an item too, so that memory is read all the time.
+// run ahead into, over the end of an item too, so that memory is read all the time. On
+// Hopper a block's keys or values of one head are one copy.
 #include "base/check.h"
 #include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/bulk_copy.cuh"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/launch.cuh"
 
@@ -11,13 +13,14 @@ namespace puna::kernels::cuda {
 namespace {
 
 constexpr int kWarpThreads = 32;
-constexpr int kSlots = 3;  // of the ring: a tile's keys or its values each
-constexpr int kTilesPerChunk = kChunkKeys / kTileKeys;
-constexpr int kBlocksPerTile = kTileKeys / kCellsPerBlock;
+constexpr int kSlots = 3;  // of the ring: the keys or the values of half a tile each
+constexpr int kBlocksPerHalf = kHalfKeys / kCellsPerBlock;
 static_assert(kChunkKeys / kCellsPerBlock <= kWarpThreads);  // a lane for each block of a chunk
 
 template <int kDim>
-constexpr int kSlotBytes = kTileKeys* kDim * 2;
+constexpr int kSlotBytes = kHalfKeys* kDim * 2;
+template <int kDim>
+constexpr int kSharedBytes = kSlots*(kSlotBytes<kDim> + 8);  // the ring, then its barriers
 
 struct DecodeArgs {
   AttentionArgs attention;
@@ -46,11 +49,11 @@ __device__ inline Work work_at(const DecodeArgs& args, int index) {
 template <int kDim>
 __device__ inline int64_t block_offset(const AttentionShape& shape, int block, int kv_head,
                                        bool values) {
-  return ((int64_t{block} * 2 + (values ? 1 : 0)) * shape.num_kv_heads + kv_head) *
-         (kCellsPerBlock * kDim);
+  return kv_line(block, shape.num_kv_heads, kv_head, values, 0) * kDim;
 }
 
-// Where the copies have got to: keys, then values of each tile of each item of this warp.
+// Where the copies have got to: of each tile of each item of this warp two halves of keys, then two
+// of values.
 template <int kDim>
 class Copies {
  public:
@@ -59,22 +62,36 @@ class Copies {
     if (index_ < end_) take();
   }
 
-  // Starts the next copy, into the slot that was read longest ago; a group for each call.
+  // Starts the next copy, into the slot that was read longest ago.
   __device__ void start_next() {
     if (index_ < end_) {
-      copy(ring_ + slot_ * kSlotBytes<kDim>);
+      copy(ring_ + slot_ * kSlotBytes<kDim>, barrier(slot_));
       slot_ = slot_ == kSlots - 1 ? 0 : slot_ + 1;
-      tile_ += values_ ? 1 : 0;
-      values_ = !values_;
+      part_ = (part_ + 1) % 4;
+      tile_ += part_ == 0 ? 1 : 0;
       if (tile_ == work_.tiles) {
         index_ += static_cast<int>(gridDim.x);
         if (index_ < end_) take();
       }
     }
-    commit_copies();
+    if (!PUNA_BULK_COPY) commit_copies();
+  }
+
+  // Until the slot's copy of this round over the ring is there.
+  __device__ void wait_for(int slot, uint32_t round) const {
+    if (PUNA_BULK_COPY) {
+      wait_for_bytes(barrier(slot), round % 2);
+    } else {
+      wait_for_copies<kSlots - 1>();
+      __syncwarp();
+    }
   }
 
  private:
+  __device__ uint32_t barrier(int slot) const {
+    return ring_ + kSlots * kSlotBytes<kDim> + slot * 8;
+  }
+
   __device__ void take() {
     const int lane = threadIdx.x;
     work_ = work_at(args_, index_);
@@ -85,19 +102,33 @@ class Copies {
     block_ = there ? args_.attention.block_tables[work_.item.table_offset + block] : 0;
   }
 
-  __device__ void copy(uint32_t to) const {
-    constexpr int kUnits = kDim / kUnitElements;
-    constexpr int kTurns = kCellsPerBlock * kUnits / kWarpThreads;
+  __device__ void copy(uint32_t to, uint32_t barrier) const {
     const int lane = threadIdx.x;
-    const int first_key = work_.item.chunk * kChunkKeys + tile_ * kTileKeys;
+    const int half = tile_ * 2 + part_ % 2;  // of the chunk
+    const bool values = part_ >= 2;
+    const int first_key = work_.item.chunk * kChunkKeys + half * kHalfKeys;
     // An unrotated row's own key is not there yet.
     const int end = work_.item.position + (args_.unrotated.qkv == nullptr ? 1 : 0);
+#if PUNA_BULK_COPY
+    constexpr int kBlockBytes = kCellsPerBlock * kDim * 2;
+    const int blocks =
+        min(max(end - first_key + kCellsPerBlock - 1, 0) / kCellsPerBlock, kBlocksPerHalf);
+    if (lane == 0) expect_bytes(barrier, blocks * kBlockBytes);
+    __syncwarp();
+    const int block = __shfl_sync(~0U, block_, half * kBlocksPerHalf + lane % kBlocksPerHalf);
+    if (lane < blocks) {
+      const int64_t from = block_offset<kDim>(args_.attention.shape, block, work_.kv_head, values);
+      copy_bulk(to + lane * kBlockBytes, args_.attention.kv + from, kBlockBytes, barrier);
+    }
+#else
+    constexpr int kUnits = kDim / kUnitElements;
+    constexpr int kTurns = kCellsPerBlock * kUnits / kWarpThreads;
 #pragma unroll
-    for (int i = 0; i < kBlocksPerTile; ++i) {
-      const int block = __shfl_sync(~0U, block_, tile_ * kBlocksPerTile + i);
+    for (int i = 0; i < kBlocksPerHalf; ++i) {
+      const int block = __shfl_sync(~0U, block_, half * kBlocksPerHalf + i);
       const BFloat16* from =
           args_.attention.kv +
-          block_offset<kDim>(args_.attention.shape, block, work_.kv_head, values_) +
+          block_offset<kDim>(args_.attention.shape, block, work_.kv_head, values) +
           lane * kUnitElements;
 #pragma unroll
       for (int turn = 0; turn < kTurns; ++turn) {
@@ -107,6 +138,7 @@ class Copies {
                    from + turn * kWarpThreads * kUnitElements, key < end);
       }
     }
+#endif
   }
 
   const DecodeArgs& args_;
@@ -116,7 +148,7 @@ class Copies {
   Work work_ = {};
   int32_t block_ = 0;  // of this lane: its block of the chunk
   int tile_ = 0;
-  bool values_ = false;
+  int part_ = 0;
   int slot_ = 0;
 };
 
@@ -149,12 +181,14 @@ __device__ inline void load_queries(uint32_t (&queries)[kDim / 16][4], const Dec
   }
 }
 
-// An unrotated row's own key or value: into its cell, and into the tile that was copied without it.
+// An unrotated row's own key or value: into its cell, and into the half tile from `first_key` on,
+// which was copied without it.
 template <int kDim>
 __device__ inline void insert_own(const DecodeArgs& args, const Work& work, unsigned char* tile,
-                                  bool values) {
+                                  int first_key, bool values) {
   const AttentionShape& shape = args.attention.shape;
   const int position = work.item.position;
+  if (position < first_key || position >= first_key + kHalfKeys) return;
   const int place = position % kCellsPerBlock;
   const int head = shape.num_heads + (values ? shape.num_kv_heads : 0) + work.kv_head;
   const auto* from = reinterpret_cast<const uint32_t*>(
@@ -170,10 +204,19 @@ __device__ inline void insert_own(const DecodeArgs& args, const Work& work, unsi
     const uint32_t value = values ? from[pair] : rotate_pair(from[pair], rotations[pair]);
     const int unit = placed_unit(place, pair / 4, kDim / kUnitElements);
     cell[unit * 4 + pair % 4] = value;
-    *reinterpret_cast<uint32_t*>(tile + tile_offset<kDim>(position % kTileKeys, pair / 4) +
+    *reinterpret_cast<uint32_t*>(tile + tile_offset<kDim>(position - first_key, pair / 4) +
                                  pair % 4 * 4) = value;
   }
-  __syncwarp();
+}
+
+// What lies behind the row's position must not be multiplied with, not even with zero.
+template <int kDim>
+__device__ inline void clear_values_behind(const Work& work, unsigned char* tile, int first_key) {
+  constexpr int kUnits = kDim / kUnitElements;
+  const int first = max(work.item.position + 1 - first_key, 0);
+  for (int i = first * kUnits + static_cast<int>(threadIdx.x); i < kHalfKeys * kUnits;
+       i += kWarpThreads)
+    reinterpret_cast<uint4*>(tile)[i] = {0, 0, 0, 0};
 }
 
 // Floats of a chunk's results: values, then maximum and sum of each head; rounded up for float4.
@@ -288,7 +331,8 @@ __device__ inline void merge_chunks(const DecodeArgs& args, const Work& work, in
   }
 }
 
-template <int kDim>
+// kHalves 1: at most eight query heads for a KV head.
+template <int kDim, int kHalves>
 __global__ void __launch_bounds__(kWarpThreads) decode_kernel(DecodeArgs args) {
   extern __shared__ __align__(128) unsigned char memory[];
   let_next_kernel_start();
@@ -297,17 +341,21 @@ __global__ void __launch_bounds__(kWarpThreads) decode_kernel(DecodeArgs args) {
   const int group = shape.num_heads / shape.num_kv_heads;
   const int end = *args.num_items * shape.num_kv_heads;
   const bool unrotated = args.unrotated.qkv != nullptr;
+  const int lane = threadIdx.x;
+  if (lane < kSlots) init_copy_barrier(ring + kSlots * kSlotBytes<kDim> + lane * 8);
+  __syncwarp();
   // Without the rows' own keys, all that is copied was there before this step.
   if (!unrotated) wait_for_kernels_before();
   Copies<kDim> copies(args, ring, static_cast<int>(blockIdx.x), end);
 #pragma unroll
   for (int i = 0; i < kSlots; ++i) copies.start_next();
   if (unrotated) wait_for_kernels_before();
-  const int lane = threadIdx.x;
   const float scale = __fmul_rn(args.attention.scale, kLog2E);
   int slot = 0;
+  uint32_t round = 0;
   const auto next_slot = [&] {
     slot = slot == kSlots - 1 ? 0 : slot + 1;
+    round += slot == 0 ? 1 : 0;
     __syncwarp();  // all have read it
     copies.start_next();
   };
@@ -315,30 +363,45 @@ __global__ void __launch_bounds__(kWarpThreads) decode_kernel(DecodeArgs args) {
        index += static_cast<int>(gridDim.x)) {
     const Work work = work_at(args, index);
     const int positions[2] = {work.item.position, work.item.position};
-    const int own_tile = unrotated ? work.item.position / kTileKeys : -1;
     uint32_t queries[kDim / 16][4];
     load_queries<kDim>(queries, args, work, group);
     RowState<kDim> chunk;
     for (int tile = 0; tile < work.tiles; ++tile) {
-      const bool own = work.item.chunk * kTilesPerChunk + tile == own_tile;
-      wait_for_copies<kSlots - 1>();
-      __syncwarp();
-      if (own) insert_own<kDim>(args, work, memory + slot * kSlotBytes<kDim>, false);
+      const int first_key = work.item.chunk * kChunkKeys + tile * kTileKeys;
+      const bool last = work.item.position - first_key < kTileKeys;
       TileScores scores = {};
-      score_tile<kDim>(scores, ring + slot * kSlotBytes<kDim>, lane,
-                       [&](int step, uint32_t(&a)[4]) {
 #pragma unroll
-                         for (int i = 0; i < 4; ++i) a[i] = queries[step][i];
-                       });
-      next_slot();
+      for (int half = 0; half < 2; ++half) {
+        copies.wait_for(slot, round);
+        if (last && unrotated) {
+          insert_own<kDim>(args, work, memory + slot * kSlotBytes<kDim>,
+                           first_key + half * kHalfKeys, false);
+          fence_before_copies();
+          __syncwarp();
+        }
+        score_half<kDim>(scores + half * (kKeyGroups / 2), ring + slot * kSlotBytes<kDim>, lane,
+                         [&](int step, uint32_t(&a)[4]) {
+#pragma unroll
+                           for (int i = 0; i < 4; ++i) a[i] = queries[step][i];
+                         });
+        next_slot();
+      }
       TileProbabilities probabilities;
-      weigh_tile<kDim>(chunk, scores, probabilities,
-                       work.item.chunk * kChunkKeys + tile * kTileKeys, positions, scale, lane);
-      wait_for_copies<kSlots - 1>();
-      __syncwarp();
-      if (own) insert_own<kDim>(args, work, memory + slot * kSlotBytes<kDim>, true);
-      add_values<kDim>(chunk, probabilities, ring + slot * kSlotBytes<kDim>, lane);
-      next_slot();
+      weigh_tile<kDim, kHalves>(chunk, scores, probabilities, first_key, positions, scale, lane);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        copies.wait_for(slot, round);
+        if (last) {
+          unsigned char* const tile = memory + slot * kSlotBytes<kDim>;
+          const int first_of_half = first_key + half * kHalfKeys;
+          clear_values_behind<kDim>(work, tile, first_of_half);
+          if (unrotated) insert_own<kDim>(args, work, tile, first_of_half, true);
+          fence_before_copies();
+          __syncwarp();
+        }
+        add_half<kDim>(chunk, probabilities + half * 2, ring + slot * kSlotBytes<kDim>, lane);
+        next_slot();
+      }
     }
     const int chunks = work.item.position / kChunkKeys + 1;
     if (chunks == 1) {
@@ -353,16 +416,20 @@ __global__ void __launch_bounds__(kWarpThreads) decode_kernel(DecodeArgs args) {
 
 template <int kDim>
 void launch_decode(const DecodeArgs& args, int32_t warps, Stream stream) {
-  launch(decode_kernel<kDim>, dim3(static_cast<unsigned>(warps)), kWarpThreads,
-         kSlots * kSlotBytes<kDim>, stream, args);
+  const AttentionShape& shape = args.attention.shape;
+  const auto kernel =
+      shape.num_heads / shape.num_kv_heads <= 8 ? decode_kernel<kDim, 1> : decode_kernel<kDim, 2>;
+  launch(kernel, dim3(static_cast<unsigned>(warps)), kWarpThreads, kSharedBytes<kDim>, stream,
+         args);
 }
 
 template <int kDim>
 void raise_limit() {
-  check_device(
-      cudaFuncSetAttribute(decode_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           kSlots * kSlotBytes<kDim>),
-      "decode attention's shared memory");
+  for (const auto kernel : {decode_kernel<kDim, 1>, decode_kernel<kDim, 2>}) {
+    check_device(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      kSharedBytes<kDim>),
+                 "decode attention's shared memory");
+  }
 }
 
 }  // namespace

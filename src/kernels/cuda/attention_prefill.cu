@@ -30,12 +30,19 @@ __device__ void add_tile(RowState<kDim>& chunk, uint32_t queries, uint32_t keys,
   const int lane = threadIdx.x % 32;
   const int row = static_cast<int>(threadIdx.x / 32) * 16 + (lane & 15);
   TileScores scores = {};
-  score_tile<kDim>(scores, keys, lane, [&](int step, uint32_t(&a)[4]) {
-    load_matrices(a, queries + tile_offset<kDim>(row, 2 * step + (lane >> 4)));
-  });
+  constexpr uint32_t kHalfBytes = kHalfKeys * kDim * 2;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    score_half<kDim>(scores + half * (kKeyGroups / 2), keys + half * kHalfBytes, lane,
+                     [&](int step, uint32_t(&a)[4]) {
+                       load_matrices(a, queries + tile_offset<kDim>(row, 2 * step + (lane >> 4)));
+                     });
+  }
   TileProbabilities probabilities;
   weigh_tile<kDim>(chunk, scores, probabilities, first_key, positions, scale, lane);
-  add_values<kDim>(chunk, probabilities, values, lane);
+#pragma unroll
+  for (int half = 0; half < 2; ++half)
+    add_half<kDim>(chunk, probabilities + half * 2, values + half * kHalfBytes, lane);
 }
 
 template <int kDim>

@@ -119,49 +119,61 @@ constexpr int kKeyGroups = kTileKeys / 8;
 using TileScores = float[kKeyGroups][4];
 using TileProbabilities = uint32_t[kTileKeys / 16][4];  // the left operand of four products
 
-// A warp's 16 rows against a tile of keys. `queries(step, a)` gives the left operand of 16 columns.
+// A warp's 16 rows against half a tile of keys: four groups of scores. `queries(step, a)` gives the
+// left operand of 16 columns. The sums grow side by side, and the next operands are loaded before
+// the last are used.
+constexpr int kHalfKeys = kTileKeys / 2;
 template <int kDim, typename Queries>
-__device__ inline void score_tile(TileScores& scores, uint32_t keys, int lane, Queries queries) {
+__device__ inline void score_half(float (*scores)[4], uint32_t keys, int lane, Queries queries) {
+  constexpr int kSteps = kDim / 16;
+  const auto load = [&](uint32_t(&b)[2][4], int step) {
 #pragma unroll
-  for (int pair = 0; pair < kKeyGroups / 2; ++pair) {
-#pragma unroll
-    for (int step = 0; step < kDim / 16; ++step) {
-      uint32_t a[4];
-      uint32_t b[4];
-      queries(step, a);
-      load_matrices(b, keys + tile_offset<kDim>(16 * pair + (lane & 7) + ((lane >> 4) << 3),
-                                                2 * step + ((lane >> 3) & 1)));
-      multiply_add(scores[2 * pair], a, b[0], b[1]);
-      multiply_add(scores[2 * pair + 1], a, b[2], b[3]);
+    for (int i = 0; i < 2; ++i) {
+      load_matrices(b[i], keys + tile_offset<kDim>(16 * i + (lane & 7) + ((lane >> 4) << 3),
+                                                   2 * step + ((lane >> 3) & 1)));
     }
+  };
+  uint32_t b[2][2][4];
+  load(b[0], 0);
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    if (step + 1 < kSteps) load(b[(step + 1) % 2], step + 1);
+    uint32_t a[4];
+    queries(step, a);
+    const uint32_t(&now)[2][4] = b[step % 2];
+    multiply_add(scores[0], a, now[0][0], now[0][1]);
+    multiply_add(scores[1], a, now[0][2], now[0][3]);
+    multiply_add(scores[2], a, now[1][0], now[1][1]);
+    multiply_add(scores[3], a, now[1][2], now[1][3]);
   }
 }
 
 // Scores into probabilities; what the chunk has so far shrinks to the new maximum. `scale` is that
 // of the scores times log2(e); `positions` are of the thread's two rows.
-template <int kDim>
+// With kHalves 1 only the first of the thread's rows is there.
+template <int kDim, int kHalves = 2>
 __device__ inline void weigh_tile(RowState<kDim>& chunk, TileScores& scores,
                                   TileProbabilities& probabilities, int first_key,
                                   const int (&positions)[2], float scale, int lane) {
-  float best[2] = {-INFINITY, -INFINITY};
 #pragma unroll
-  for (int group = 0; group < kKeyGroups; ++group) {
+  for (int half = 0; half < kHalves; ++half) {
+    float best = -INFINITY;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int key = first_key + 8 * group + 2 * (lane % 4) + i % 2;
-      scores[group][i] = masked_score(scores[group][i], scale, key, positions[i / 2]);
-      best[i / 2] = fmaxf(best[i / 2], scores[group][i]);
+    for (int group = 0; group < kKeyGroups; ++group) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& score = scores[group][2 * half + i];
+        const int key = first_key + 8 * group + 2 * (lane % 4) + i;
+        score = masked_score(score, scale, key, positions[half]);
+        best = fmaxf(best, score);
+      }
     }
-  }
-  float base[2];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    best[half] = fmaxf(best[half], __shfl_xor_sync(~0U, best[half], 1));
-    best[half] = fmaxf(best[half], __shfl_xor_sync(~0U, best[half], 2));
+    best = fmaxf(best, __shfl_xor_sync(~0U, best, 1));
+    best = fmaxf(best, __shfl_xor_sync(~0U, best, 2));
     const float before = chunk.maximum[half];
-    chunk.maximum[half] = fmaxf(before, best[half]);
-    base[half] = softmax_base(chunk.maximum[half]);
-    const float shrink = exp2_approx(__fsub_rn(before, base[half]));
+    chunk.maximum[half] = fmaxf(before, best);
+    const float base = softmax_base(chunk.maximum[half]);
+    const float shrink = exp2_approx(__fsub_rn(before, base));
 #pragma unroll
     for (int i = 2 * half; i < 2 * half + 2; ++i) {
       chunk.sum[i] = __fmul_rn(chunk.sum[i], shrink);
@@ -169,34 +181,41 @@ __device__ inline void weigh_tile(RowState<kDim>& chunk, TileScores& scores,
       for (int group = 0; group < kDim / 8; ++group)
         chunk.out[group][i] = __fmul_rn(chunk.out[group][i], shrink);
     }
-  }
 #pragma unroll
-  for (int step = 0; step < kTileKeys / 16; ++step) {
-    const float(&low)[4] = scores[2 * step];
-    const float(&high)[4] = scores[2 * step + 1];
-    probabilities[step][0] = pack_bf16(probability(low[0], base[0]), probability(low[1], base[0]));
-    probabilities[step][1] = pack_bf16(probability(low[2], base[1]), probability(low[3], base[1]));
-    probabilities[step][2] =
-        pack_bf16(probability(high[0], base[0]), probability(high[1], base[0]));
-    probabilities[step][3] =
-        pack_bf16(probability(high[2], base[1]), probability(high[3], base[1]));
+    for (int group = 0; group < kKeyGroups; ++group) {
+      const float(&of_group)[4] = scores[group];
+      probabilities[group / 2][group % 2 * 2 + half] = pack_bf16(
+          probability(of_group[2 * half], base), probability(of_group[2 * half + 1], base));
+    }
+  }
+  if constexpr (kHalves == 1) {
+#pragma unroll
+    for (int step = 0; step < kTileKeys / 16; ++step)
+      probabilities[step][1] = probabilities[step][3] = 0;
   }
 }
 
+// Half a tile of values, times the probabilities of its keys.
 template <int kDim>
-__device__ inline void add_values(RowState<kDim>& chunk, const TileProbabilities& probabilities,
-                                  uint32_t values, int lane) {
+__device__ inline void add_half(RowState<kDim>& chunk, const uint32_t (*probabilities)[4],
+                                uint32_t values, int lane) {
+  constexpr int kPairs = kDim / 16;
+  constexpr int kLoads = kHalfKeys / 16 * kPairs;
+  const auto load = [&](uint32_t(&b)[4], int index) {
+    load_matrices_transposed(b, values + tile_offset<kDim>(16 * (index / kPairs) + (lane & 15),
+                                                           2 * (index % kPairs) + (lane >> 4)));
+  };
+  uint32_t b[2][4];
+  load(b[0], 0);
 #pragma unroll
-  for (int step = 0; step < kTileKeys / 16; ++step) {
-    multiply_add(chunk.sum, probabilities[step], kBf16Ones, kBf16Ones);
-#pragma unroll
-    for (int pair = 0; pair < kDim / 16; ++pair) {
-      uint32_t b[4];
-      load_matrices_transposed(
-          b, values + tile_offset<kDim>(16 * step + (lane & 15), 2 * pair + (lane >> 4)));
-      multiply_add(chunk.out[2 * pair], probabilities[step], b[0], b[1]);
-      multiply_add(chunk.out[2 * pair + 1], probabilities[step], b[2], b[3]);
-    }
+  for (int index = 0; index < kLoads; ++index) {
+    if (index + 1 < kLoads) load(b[(index + 1) % 2], index + 1);
+    const uint32_t(&a)[4] = probabilities[index / kPairs];
+    const uint32_t(&now)[4] = b[index % 2];
+    const int pair = index % kPairs;
+    if (pair == 0) multiply_add(chunk.sum, a, kBf16Ones, kBf16Ones);
+    multiply_add(chunk.out[2 * pair], a, now[0], now[1]);
+    multiply_add(chunk.out[2 * pair + 1], a, now[2], now[3]);
   }
 }
 
@@ -231,10 +250,10 @@ __device__ inline void copy_tile(uint32_t keys, uint32_t values, const Attention
     const int unit = i % kUnits;
     const int position = first_key + key;
     const bool valid = position < end;
-    const int64_t block = valid ? table[position / kCellsPerBlock] : 0;
-    const BFloat16* from = args.kv +
-                           (block * 2 * args.shape.num_kv_heads + kv_head) * kCellsPerBlock * kDim +
-                           (position % kCellsPerBlock) * kDim + unit * 8;
+    const int32_t block = valid ? table[position / kCellsPerBlock] : 0;
+    const int64_t line =
+        kv_line(block, args.shape.num_kv_heads, kv_head, false, position % kCellsPerBlock);
+    const BFloat16* from = args.kv + line * kDim + unit * kUnitElements;
     copy_async(keys + i * 16, from, valid);
     copy_async(values + i * 16, from + value_offset, valid);
   }

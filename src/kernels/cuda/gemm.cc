@@ -10,7 +10,6 @@
 
 #include "base/check.h"
 #include "kernels/cuda/cublas_lt.h"
-#include "kernels/cuda/skinny_gemm.h"
 
 namespace puna::kernels::cuda {
 namespace {
@@ -28,9 +27,6 @@ constexpr int32_t kFewCandidates = 3;  // beyond
 constexpr int32_t kMostCandidates = 8;
 constexpr int32_t kTimedRuns = 6;
 constexpr int32_t kTimedRounds = 3;
-// In a step the own kernel's reads begin before the kernel in front of it ends, which timing it
-// alone can't show: it may be so much slower.
-constexpr float kOwnAllowance = 1.05F;
 
 #define RETURN_IF_CUBLAS(expression)                                                       \
   do {                                                                                     \
@@ -44,7 +40,6 @@ struct Plan {
   cublasLtMatrixLayout_t x = nullptr;
   cublasLtMatrixLayout_t out = nullptr;
   cublasLtMatmulAlgo_t algo = {};
-  bool own = false;  // skinny_gemm.h, not the library
   float microseconds = 0.0F;
 };
 
@@ -64,38 +59,15 @@ class CublasGemm final : public Gemm {
   Result<> prepare(int32_t max_rows, const GemmTuning& tuning);
   void run(const BFloat16* x, const BFloat16* weight, void* out, int32_t rows,
            Stream stream) const override {
-    CHECK_EQ(multiply(plan_for(rows), x, weight, out, stream), CUBLAS_STATUS_SUCCESS);
-  }
-  bool run_gated(const BFloat16* x, const BFloat16* weight, BFloat16* out, int32_t rows,
-                 Stream stream) const override {
-    const Plan& plan = plan_for(rows);
-    const bool can = plan.own && shape_.outputs % 32 == 0 && shape_.pieces == 1 && !shape_.f32_out;
-    if (can) skinny_gated_gemm(skinny_args(x, weight, out, plan.rows), stream);
-    return can;
-  }
-  std::string summary() const override;
-
- private:
-  const Plan& plan_for(int32_t rows) const {
     const int32_t wanted = padded_rows(rows);
     const auto plan = std::lower_bound(plans_.begin(), plans_.end(), wanted,
                                        [](const auto& a, int32_t b) { return a.first < b; });
     CHECK(plan != plans_.end() && plan->first == wanted);
-    return plan->second;
+    CHECK_EQ(multiply(plan->second, x, weight, out, stream), CUBLAS_STATUS_SUCCESS);
   }
-  SkinnyArgs skinny_args(const BFloat16* x, const BFloat16* weight, void* out, int32_t rows) const {
-    return {.x = x,
-            .weight = weight,
-            .out = out,
-            .rows = rows,
-            .outputs = static_cast<int32_t>(shape_.outputs),
-            .columns = static_cast<int32_t>(shape_.columns),
-            .pieces = shape_.pieces,
-            .piece_stride = shape_.piece_stride,
-            .f32_out = shape_.f32_out};
-  }
-  // The own kernel's plan if it has the reference's bits, else rows 0.
-  Plan own_plan(int32_t rows, const GemmTuning& tuning);
+  std::string summary() const override;
+
+ private:
   Result<> create_descriptors();
   Result<Plan> layouts_for(int32_t rows) const;
   Result<std::vector<Plan>> candidates(int32_t rows, int32_t most) const;
@@ -117,7 +89,6 @@ class CublasGemm final : public Gemm {
   cublasLtMatrixLayout_t weight_ = nullptr;
   std::vector<std::byte> reference_;             // kComparedRows of every piece
   std::vector<std::pair<int32_t, Plan>> plans_;  // by padded rows, rising
-  std::string own_summary_;
 };
 
 Result<cublasLtMatrixLayout_t> CublasGemm::layout(cudaDataType_t type, int64_t rows,
@@ -183,10 +154,6 @@ Result<std::vector<Plan>> CublasGemm::candidates(int32_t rows, int32_t most) con
 
 cublasStatus_t CublasGemm::multiply(const Plan& plan, const BFloat16* x, const BFloat16* weight,
                                     void* out, Stream stream) const {
-  if (plan.own) {
-    skinny_gemm(skinny_args(x, weight, out, plan.rows), stream);
-    return CUBLAS_STATUS_SUCCESS;
-  }
   const float one = 1.0F;
   const float zero = 0.0F;
   return lt_.matmul(handle_, operation_, &one, weight, weight_, x, plan.x, &zero, out, plan.out,
@@ -256,18 +223,6 @@ Plan CublasGemm::fastest(const std::vector<Plan>& from, const GemmTuning& tuning
   return best;
 }
 
-Plan CublasGemm::own_plan(int32_t rows, const GemmTuning& tuning) {
-  if (rows > kSkinnyRows || !skinny_supports(shape_.outputs, shape_.columns, shape_.pieces))
-    return {};
-  Plan candidate;
-  candidate.rows = rows;
-  candidate.own = true;
-  const Plan plan = fastest({candidate}, tuning);
-  own_summary_ += plan.rows > 0 ? fmt::format(", own {}: {:.1f} us", rows, plan.microseconds)
-                                : fmt::format(", own {}: other bits", rows);
-  return plan;
-}
-
 Result<> CublasGemm::prepare(int32_t max_rows, const GemmTuning& tuning) {
   RETURN_IF_ERROR(create_descriptors());
   ASSIGN_OR_RETURN(const std::vector<Plan> reference,
@@ -296,8 +251,6 @@ Result<> CublasGemm::prepare(int32_t max_rows, const GemmTuning& tuning) {
                    "no algorithm of cuBLASLt gives a {} x {} weight the same bits at {} rows",
                    shape_.outputs, shape_.columns, counts[i]);
     }
-    const Plan own = own_plan(counts[i], tuning);
-    if (own.rows > 0 && own.microseconds < kOwnAllowance * best.microseconds) best = own;
     plans_.emplace_back(counts[i], best);
   }
   return Ok{};
@@ -307,9 +260,9 @@ std::string CublasGemm::summary() const {
   std::string text = fmt::format("{} x {}", shape_.outputs, shape_.columns);
   for (const auto& [rows, plan] : plans_) {
     if (rows <= kSmallRows || rows == plans_.back().first)
-      text += fmt::format(", {}: {:.1f} us{}", rows, plan.microseconds, plan.own ? " own" : "");
+      text += fmt::format(", {}: {:.1f} us", rows, plan.microseconds);
   }
-  return text + own_summary_;
+  return text;
 }
 
 class CublasLibrary final : public GemmLibrary {

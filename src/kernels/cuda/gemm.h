@@ -5,8 +5,7 @@
 // number of rows. A long K is cut into a fixed number of pieces instead, a constant of the weight's
 // shape; each piece gives its own f32 result, and whoever reads them adds them in order. Of the
 // algorithms that the library offers, only those count that give the bits of a reference one, as
-// prepare() measures; of these the fastest on this GPU is taken, for each number of rows. For few
-// rows skinny_gemm.h is a candidate like the others.
+// prepare() measures; of these the fastest on this GPU is taken, for each number of rows.
 //
 // The library is opened at run time, so that the program starts without it. One engine thread.
 #pragma once
@@ -60,10 +59,6 @@ class Gemm {
   // x and out have room for padded_rows(rows) rows; what is beyond `rows` is not defined.
   virtual void run(const BFloat16* x, const BFloat16* weight, void* out, int32_t rows,
                    Stream stream) const = 0;
-  // For a weight of gate rows, then as many up rows: out[rows, outputs / 2] = silu(gate) * up, the
-  // bits of run() and swiglu(). False, and nothing done, where there is no kernel that does both.
-  virtual bool run_gated(const BFloat16* x, const BFloat16* weight, BFloat16* out, int32_t rows,
-                         Stream stream) const = 0;
   virtual std::string summary() const = 0;  // algorithms chosen, for logs
 };
 

@@ -18,6 +18,13 @@ namespace puna::kernels::cuda {
 inline constexpr int32_t kCellsPerBlock = 16;  // positions in a KV block
 inline constexpr int32_t kUnitElements = 8;    // bf16 values in 16 bytes
 
+// The number of a position's line, of keys or of values, in a layer.
+PUNA_HOST_DEVICE constexpr int64_t kv_line(int32_t block, int32_t num_kv_heads, int32_t kv_head,
+                                           bool values, int32_t place) {
+  return ((int64_t{block} * 2 + (values ? 1 : 0)) * num_kv_heads + kv_head) * kCellsPerBlock +
+         place;
+}
+
 // The place of unit `unit` in the line of row `row`, with `units` in a line: 2, 4 or a multiple
 // of 8.
 PUNA_HOST_DEVICE constexpr int32_t placed_unit(int32_t row, int32_t unit, int32_t units) {

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cfloat>
-
 #include "base/check.h"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/kv_layout.h"
@@ -111,8 +109,8 @@ __global__ void rotate_kernel(RotateArgs args) {
     const int kv_index = head - args.num_heads;  // keys of all KV heads, then values
     const int place = cell % kCellsPerBlock;
     const int64_t line =
-        (int64_t{cell / kCellsPerBlock} * 2 * args.num_kv_heads + kv_index) * kCellsPerBlock +
-        place;
+        kv_line(cell / kCellsPerBlock, args.num_kv_heads, kv_index % args.num_kv_heads,
+                kv_index >= args.num_kv_heads, place);
     reinterpret_cast<uint4*>(
         args.kv)[line * units_per_head + placed_unit(place, unit, units_per_head)] = values;
   }
@@ -136,43 +134,6 @@ __global__ void swiglu_kernel(const BFloat16* gate_up, BFloat16* out, int interm
   reinterpret_cast<uint4*>(out)[row * units + unit] = {
       silu_pair(gate.x, up.x), silu_pair(gate.y, up.y), silu_pair(gate.z, up.z),
       silu_pair(gate.w, up.w)};
-}
-
-struct Best {
-  float logit;
-  int token;
-};
-
-__device__ Best better(Best a, Best b) {
-  const bool second = b.logit > a.logit || (b.logit == a.logit && b.token < a.token);
-  return second ? b : a;
-}
-
-constexpr int kBestThreads = 1024;
-
-__global__ void __launch_bounds__(kBestThreads) best_token_kernel(BestTokenArgs args) {
-  wait_for_previous_kernel();
-  __shared__ Best of_warp[kBestThreads / 32];
-  const float* logits = args.logits + int64_t{blockIdx.x} * args.vocab_size;
-  Best best = {-INFINITY, INT_MAX};
-#pragma unroll 4
-  for (int id = threadIdx.x; id < args.vocab_size; id += kBestThreads) {
-    const float logit = logits[id];
-    best = better(best, {logit > FLT_MAX ? FLT_MAX : logit, id});  // a NaN is never better
-  }
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    best = better(best,
-                  {__shfl_xor_sync(~0U, best.logit, step), __shfl_xor_sync(~0U, best.token, step)});
-  }
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = best;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int warp = 1; warp < kBestThreads / 32; ++warp) best = better(best, of_warp[warp]);
-  const int token = best.token == INT_MAX ? 0 : best.token;
-  args.tokens[blockIdx.x] = token;
-  const int slot = args.slots[blockIdx.x];
-  if (slot >= 0) args.last_tokens[slot] = token;
 }
 
 // Sum of four uniform numbers, scaled to deviation 1.
@@ -233,10 +194,6 @@ void swiglu(const BFloat16* gate_up, BFloat16* out, int32_t rows, int32_t interm
   const int blocks = (intermediate / 8 + kThreads - 1) / kThreads;
   launch(swiglu_kernel, dim3(static_cast<unsigned>(rows), static_cast<unsigned>(blocks)), kThreads,
          0, stream, gate_up, out, intermediate);
-}
-
-void best_token(const BestTokenArgs& args, Stream stream) {
-  launch(best_token_kernel, dim3(static_cast<unsigned>(args.rows)), kBestThreads, 0, stream, args);
 }
 
 void fill_random(BFloat16* out, int64_t count, uint64_t seed, float deviation, Stream stream) {

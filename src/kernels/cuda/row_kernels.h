@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels that work on one row at a time: look-up, norm, rotation, activation, the best token. Each
-// enqueues on a stream and returns. A row's bits depend on that row alone: sums run in an order
-// given by the number of columns.
+// Kernels that work on one row at a time: look-up, norm, rotation, activation. Each enqueues on a
+// stream and returns. A row's bits depend on that row alone: sums run in an order given by the
+// number of columns.
 #pragma once
 
 #include <cstdint>
@@ -62,18 +62,6 @@ void rotate_and_store(const RotateArgs& args, Stream stream);
 // out = silu(gate) * up, where a row of gate_up is gate then up.
 void swiglu(const BFloat16* gate_up, BFloat16* out, int32_t rows, int32_t intermediate,
             Stream stream);
-
-// tokens[row] = the id of the largest logit, the lowest such id; NaN ranks below all. Also
-// last_tokens[slots[row]], unless the slot is -1.
-struct BestTokenArgs {
-  const float* logits;  // [rows, vocab_size]
-  const int32_t* slots;
-  int32_t* tokens;
-  int32_t* last_tokens;
-  int32_t rows;
-  int32_t vocab_size;
-};
-void best_token(const BestTokenArgs& args, Stream stream);
 
 // Values from a normal-like distribution of the given deviation, a pure function of (seed, index).
 void fill_random(BFloat16* out, int64_t count, uint64_t seed, float deviation, Stream stream);
