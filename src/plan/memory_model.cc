@@ -286,14 +286,14 @@ Result<MemoryPlan> Planner::plan() const {
   for (const StepSize& size : sizes) {
     for (int host_size = 0; host_size < kHostSizes; ++host_size) {
       const Wish both{.modest_host = true, .shared_pool = true};
-      if (auto plan = try_size(size, host_size, both)) return std::move(*plan);
+      if (auto plan = try_size(size, host_size, both)) return *plan;
     }
   }
   for (const StepSize& size : sizes) {
-    if (auto plan = try_size(size, kHostSizes - 1, {.shared_pool = true})) return std::move(*plan);
+    if (auto plan = try_size(size, kHostSizes - 1, {.shared_pool = true})) return *plan;
   }
   for (auto size = sizes.rbegin(); size != sizes.rend(); ++size) {
-    if (auto plan = try_size(*size, kHostSizes - 1, {})) return std::move(*plan);
+    if (auto plan = try_size(*size, kHostSizes - 1, {})) return *plan;
   }
   return refuse();
 }
