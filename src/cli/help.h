@@ -42,7 +42,7 @@ inline constexpr std::string_view kServeHelp =
   --threads N                compute threads (default: one per core)
   --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
   --isa NAME                 scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
-  --device cuda[:N]          on a GPU, in bf16; 256 seqs and 2048 batched tokens are then the defaults
+  --device cuda[:N]          on a GPU, in bf16 (cpu); then 256 requests, 2048 tokens in a step
   --random-weights llama-3-8b   no MODEL: weights made on the GPU; --tokenizer PATH (a stand-in)
   --seed N                   for requests that bring no seed (0)
   --drain-timeout S          seconds that running requests get after SIGTERM (30)
