@@ -24,7 +24,7 @@ namespace {
 
 constexpr int kSignalPollMs = 20;
 // How long the engine learns step times before the server is ready (docs/decisions/009).
-constexpr TimeNs kCalibrationBudget = 200 * kNsPerMs;
+constexpr TimeNs kCalibrationBudget = 100 * kNsPerMs;
 // What clients get to read the last of their answers when --drain-timeout is over.
 constexpr TimeNs kLastWritesNs = kNsPerSecond;
 

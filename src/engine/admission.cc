@@ -196,7 +196,8 @@ std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim, const Esti
   const bool full =
       claim.all_requests > 0 && (requests_over > 0 || tokens_over > 0 || class_over > 0);
   const double limit_s = seconds(policy.max_queue_time_ns);
-  const bool slow = limit_s > 0 && claim.requests_ahead > 0 && estimate.wait_s > limit_s;
+  const bool slow = limit_s > 0 && claim.requests_ahead > 0 && estimate.wait_s > limit_s &&
+                    classes_[claim.rank].drain_rate.measured();
   if (!full && !slow) return nullptr;
   auto refusal = std::make_unique<Refusal>();
   refusal->tokens_ahead = claim.tokens_ahead;

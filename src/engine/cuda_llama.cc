@@ -17,7 +17,6 @@ namespace {
 namespace cuda = kernels::cuda;
 using cuda::Arena;
 using formats::ModelSpec;
-using formats::WeightRole;
 
 constexpr float kRandomDeviation = 0.02F;
 // Decode attention's warps that fit on a multiprocessor, by shared memory.
@@ -173,7 +172,7 @@ void CudaLlama::fill(cuda::Stream stream) {
 
 Result<> CudaLlama::load(const formats::Checkpoint& checkpoint, cuda::Stream stream) {
   ASSIGN_OR_RETURN(CudaUpload upload, CudaUpload::create(checkpoint, stream));
-  using enum WeightRole;
+  using enum formats::WeightRole;
   const int64_t hidden = spec_.hidden_size;
   upload.matrix({kTokenEmbedding}, embedding_);
   if (head_ != embedding_) upload.matrix({kOutputHead}, head_);

@@ -22,12 +22,15 @@ class DrainRate {
     tokens_ = tokens_ * keep + static_cast<double>(tokens);
     requests_ = requests_ * keep + static_cast<double>(requests);
     if (seconds_ <= 0) return;
+    measured_.store(seconds_ >= kLeastSeconds, std::memory_order_relaxed);
     tokens_per_s_.store(tokens_ / seconds_, std::memory_order_relaxed);
     requests_per_s_.store(requests_ / seconds_, std::memory_order_relaxed);
   }
 
   double tokens_per_s() const { return tokens_per_s_.load(std::memory_order_relaxed); }
   double requests_per_s() const { return requests_per_s_.load(std::memory_order_relaxed); }
+  // The first steps of a burst start few requests each: too little to refuse others for.
+  bool measured() const { return measured_.load(std::memory_order_relaxed); }
 
   // Any thread: when the queue will have lost so much. Before anything was measured: one second.
   double seconds_until(int64_t tokens, int64_t requests) const {
@@ -39,6 +42,7 @@ class DrainRate {
 
  private:
   static constexpr double kMemorySeconds = 10;
+  static constexpr double kLeastSeconds = 1;
   static constexpr double kShortestSeconds = 0.01;
   static constexpr double kLongestSeconds = 60;  // clients give up on waits over two minutes
 
@@ -47,6 +51,7 @@ class DrainRate {
   double requests_ = 0;
   std::atomic<double> tokens_per_s_{0};
   std::atomic<double> requests_per_s_{0};
+  std::atomic<bool> measured_{false};
 };
 
 }  // namespace puna::engine
