@@ -99,6 +99,34 @@ struct EngineTest : ::testing::Test {
   }
 };
 
+// The first step of a burst starts what fits into it; its rate says nothing of those that come
+// after.
+TEST_F(EngineTest, ABurstAtTheStartIsNotRefusedForTheRateOfItsFirstStep) {
+  NullBackendConfig slow = backend_config();
+  slow.step_ns = 700 * kNsPerMs;
+  NullBackend slow_backend(slow, &clock);
+  config.max_queued_requests = 256;
+  config.max_queued_tokens = 100'000;
+  Engine engine(config, slow_backend, tokenizer, clock);
+  engine.calibrate(kNsPerSecond);
+  std::vector<Engine::Submission> burst;
+  for (int i = 0; i < 100; ++i) {
+    burst.push_back(engine.submit({request(60, 2)}, &waker).value());
+    EXPECT_EQ(burst.back().refusal, nullptr) << i << ": " << burst.back().refusal->message;
+    if (i == 90) engine.step();
+  }
+  // Once the rate is known, a wait beyond the limit is refused (a calibration of nine steps stays
+  // enough for that).
+  for (int i = 0; i < 6; ++i) engine.step();
+  std::unique_ptr<Refusal> refusal;
+  for (int i = 0; i < 100 && refusal == nullptr; ++i) {
+    burst.push_back(engine.submit({request(60, 2)}, &waker).value());
+    refusal = std::move(burst.back().refusal);
+  }
+  ASSERT_NE(refusal, nullptr);
+  EXPECT_THAT(refusal->message, HasSubstr("over the limit of 30.0 s"));
+}
+
 TEST_F(EngineTest, AnswersOneRequest) {
   Engine engine(config, backend, tokenizer, clock);
   EXPECT_FALSE(engine.step());

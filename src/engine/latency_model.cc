@@ -72,7 +72,8 @@ void LatencyModel::observe(const StepShape& shape, double seconds) {
   }
   if (times_.ready && fitted > kShortestStepS) track_factors(seconds / fitted);
   fit(kSweeps);
-  times_.ready = ++observed_ >= kReadyAfter;
+  ++observed_;
+  times_.ready = times_.ready || observed_ >= kReadyAfter;  // a short calibration stays enough
 }
 
 void LatencyModel::track_factors(double ratio) {
