@@ -39,7 +39,10 @@ struct World {
 void follow(World& world, Generation& generation) {
   if (generation.submit(nullptr)) return;
   std::string events;
-  while (!generation.poll(events)) CHECK(world.engine.step());
+  for (size_t before = 0; !generation.poll(events); before = events.size()) {
+    const bool stepped = world.engine.step();
+    CHECK(stepped || events.size() > before);  // a call of poll() may leave events for the next
+  }
   if (generation.streaming()) {
     CHECK(events.ends_with("data: [DONE]\n\n"));
   } else {

@@ -5,8 +5,9 @@
 #include <new>
 
 #include "base/allocation_seal.h"
+#include "base/sanitizers.h"
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !PUNA_SANITIZED
 
 void* operator new(size_t bytes) {
   puna::note_allocation();

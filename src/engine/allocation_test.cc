@@ -6,14 +6,11 @@
 #include <cstdlib>
 #include <new>
 
+#include "base/sanitizers.h"
 #include "engine/engine.h"
 #include "engine/solo_run.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define PUNA_COUNTS_ALLOCATIONS 0  // the sanitizers bring an operator new of their own
-#else
-#define PUNA_COUNTS_ALLOCATIONS 1
-#endif
+#define PUNA_COUNTS_ALLOCATIONS (PUNA_SANITIZED == 0)
 
 namespace {
 thread_local int64_t allocations = 0;

@@ -14,15 +14,12 @@
 #include <numeric>
 #include <string>
 
+#include "base/sanitizers.h"
 #include "engine/sampler.h"
 #include "kernels/cpu/isa.h"
 #include "kv/block_id.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define PUNA_COUNTS_ALLOCATIONS 0  // the sanitizers bring an operator new of their own
-#else
-#define PUNA_COUNTS_ALLOCATIONS 1
-#endif
+#define PUNA_COUNTS_ALLOCATIONS (PUNA_SANITIZED == 0)
 
 namespace {
 std::atomic<uint64_t> allocations{0};
