@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "cli/commands.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
+#include "load/capacity_search.h"
 #include "load/load_run.h"
 #include "load/prepare.h"
 #include "load/report.h"
@@ -14,6 +16,7 @@ namespace puna::cli {
 namespace {
 
 constexpr double kDefaultDurationS = 30;
+constexpr double kFewestOfASweep = 10;  // requests of a run, to speak of shares
 
 // `flag` goes in front of an error's message.
 template <typename T>
@@ -123,34 +126,110 @@ Result<> write_file(const std::string& path, const std::string& text) {
   return Ok{};
 }
 
+// A run at one rate, and what it gave.
+struct Run {
+  load::ReportHead head;
+  load::Summary summary;
+  load::LoadResult result;
+};
+
+Result<Run> run_once(const BenchServeFlags& flags, const load::Workload& work,
+                     const load::Target& target, Signals& signals) {
+  ASSIGN_OR_RETURN(const std::vector<load::PlannedRequest> plan, load::plan_requests(work));
+  load::LoadOptions options;
+  options.honour_retry_after = flags.honour_retry_after;
+  options.timeout_ns = static_cast<TimeNs>(flags.timeout_s * kNsPerSecond);
+  Run run;
+  ASSIGN_OR_RETURN(run.result,
+                   load::run_load(target, options, plan, progress_line(signals, plan.size())));
+  if (stderr_is_terminal()) fmt::print(stderr, "\n");
+  const load::Slo slo{flags.slo_ttft_ms, flags.slo_tpot_ms, flags.slo_e2e_ms};
+  run.head = report_head(flags, target, slo);
+  run.summary = load::summarise(run.result, target, plan.back().at_ns, slo);
+  return run;
+}
+
+double good_share(const load::GroupSummary& all) {
+  return static_cast<double>(all.good) / static_cast<double>(std::max<size_t>(all.requests, 1));
+}
+
+std::string sweep_json(const load::CapacitySearch& search, const std::string& runs) {
+  const std::string capacity =
+      search.capacity() ? fmt::format("{}", *search.capacity()) : std::string("null");
+  return fmt::format(R"({{"capacity_requests_per_s": {}, "good_share": {}, "runs": [{}]}})",
+                     capacity, load::CapacitySearch::kGoodShare, runs);
+}
+
+bool enough_requests(const load::Workload& work, double rate) {
+  return work.requests > 0 || rate * work.duration_s >= kFewestOfASweep;
+}
+
+Result<> check_sweep(const BenchServeFlags& flags, const load::Workload& work) {
+  if (!flags.slo_ttft_ms && !flags.slo_tpot_ms && !flags.slo_e2e_ms) {
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "--sweep needs --slo-ttft-ms, --slo-tpot-ms or --slo-e2e-ms: what a good answer is");
+  }
+  if (enough_requests(work, flags.rate)) return Ok{};
+  return Error(ErrorCode::kInvalidArgument,
+               "--sweep needs {} requests a run: raise --duration or --rate, where it begins",
+               kFewestOfASweep);
+}
+
+// The highest rate at which answers keep the SLO: a row for each run.
+Result<int> sweep(BenchServeFlags flags, load::Workload work, const load::Target& target,
+                  Signals& signals) {
+  load::CapacitySearch search(flags.rate);
+  const bool table = flags.json != "-";
+  if (table) {
+    fmt::print("{:>10} {:>10} {:>8} {:>9} {:>12} {:>12}\n", "offered/s", "done/s", "good",
+               "refused", "TTFT p99 ms", "TPOT p99 ms");
+  }
+  std::string runs;
+  while (!search.ended() && enough_requests(work, search.rate()) && !signals.wait(0).has_value()) {
+    flags.rate = work.rate = search.rate();
+    ASSIGN_OR_RETURN(const Run run, run_once(flags, work, target, signals));
+    const load::GroupSummary& all = run.summary.all;
+    if (table) {
+      fmt::print("{:>10.3g} {:>10.3g} {:>7.1f}% {:>9} {:>12.0f} {:>12.1f}\n", search.rate(),
+                 run.summary.requests_per_s, 100 * good_share(all), all.refused,
+                 all.due_ttft_ms.p99, all.tpot_ms.p99);
+      std::fflush(stdout);
+    }
+    search.note(good_share(all));
+    runs += (runs.empty() ? "" : ", ") + load::report_json(run.head, run.summary);
+  }
+  if (table) {
+    fmt::print("{}\n", search.capacity()
+                           ? fmt::format("capacity: {:.3g} requests/s", *search.capacity())
+                           : "capacity: none: the SLO was missed at every rate");
+  }
+  if (!flags.json.empty()) {
+    RETURN_IF_ERROR(of_flag("--json", write_file(flags.json, sweep_json(search, runs) + "\n")));
+  }
+  return search.capacity() ? 0 : 1;
+}
+
 }  // namespace
 
 Result<int> bench_serve(const BenchServeFlags& flags) {
   ASSIGN_OR_RETURN(const load::Workload work, parse_workload(flags));
   ASSIGN_OR_RETURN(load::Target target, parse_target(flags, work));
-  ASSIGN_OR_RETURN(const std::vector<load::PlannedRequest> plan, load::plan_requests(work));
+  if (flags.sweep) RETURN_IF_ERROR(check_sweep(flags, work));
   Signals signals;
   RETURN_IF_ERROR(load::prepare(target));
-  load::LoadOptions options;
-  options.honour_retry_after = flags.honour_retry_after;
-  options.timeout_ns = static_cast<TimeNs>(flags.timeout_s * kNsPerSecond);
-  ASSIGN_OR_RETURN(const load::LoadResult result,
-                   load::run_load(target, options, plan, progress_line(signals, plan.size())));
-  if (stderr_is_terminal()) fmt::print(stderr, "\n");
-
-  const load::Slo slo{flags.slo_ttft_ms, flags.slo_tpot_ms, flags.slo_e2e_ms};
-  const load::Summary summary = load::summarise(result, target, plan.back().at_ns, slo);
-  const load::ReportHead head = report_head(flags, target, slo);
-  if (flags.json != "-") fmt::print("{}", load::report_text(head, summary));
+  if (flags.sweep) return sweep(flags, work, target, signals);
+  ASSIGN_OR_RETURN(const Run run, run_once(flags, work, target, signals));
+  if (flags.json != "-") fmt::print("{}", load::report_text(run.head, run.summary));
   if (!flags.json.empty()) {
-    RETURN_IF_ERROR(
-        of_flag("--json", write_file(flags.json, load::report_json(head, summary) + "\n")));
+    const std::string text = load::report_json(run.head, run.summary) + "\n";
+    RETURN_IF_ERROR(of_flag("--json", write_file(flags.json, text)));
   }
   if (!flags.html.empty()) {
-    const std::string page = load::report_html(head, summary, result);
+    const std::string page = load::report_html(run.head, run.summary, run.result);
     RETURN_IF_ERROR(of_flag("--html", write_file(flags.html, page)));
   }
-  return summary.all.done > 0 || summary.all.refused > 0 ? 0 : 1;
+  return run.summary.all.done > 0 || run.summary.all.refused > 0 ? 0 : 1;
 }
 
 }  // namespace puna::cli

@@ -212,7 +212,7 @@ void add_bench_serve_flags(CLI::App& app, BenchServeFlags& flags) {
   app.add_option("--endpoint", flags.endpoint)->check(CLI::IsMember({"chat", "completions"}));
   CLI::Option* rate = add_number<double>(app, "--rate", flags.rate, 1e-3, 1e6);
   CLI::Option* bursts = app.add_option("--bursts", flags.bursts)->excludes(rate);
-  app.add_option("--trace", flags.trace)->excludes(rate)->excludes(bursts);
+  CLI::Option* trace = app.add_option("--trace", flags.trace)->excludes(rate)->excludes(bursts);
   add_number<double>(app, "--duration", flags.duration_s, 1e-3, 1e7);
   add_number<int64_t>(app, "--requests", flags.requests, 1, 5'000'000);
   app.add_option("--prompt-tokens", flags.prompt_tokens);
@@ -231,7 +231,8 @@ void add_bench_serve_flags(CLI::App& app, BenchServeFlags& flags) {
   add_number<double>(app, "--timeout", flags.timeout_s, 1e-3, 1e6);
   add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
   app.add_option("--json", flags.json);
-  app.add_option("--html", flags.html);
+  CLI::Option* html = app.add_option("--html", flags.html);
+  app.add_flag("--sweep", flags.sweep)->excludes(bursts)->excludes(trace)->excludes(html);
 }
 
 // "90", "90s", "10m", "2h" into seconds, as text.

@@ -118,6 +118,7 @@ struct BenchServeFlags {
   std::string model;  // empty: the first that the server names
   std::string endpoint = "chat";
   double rate = 1;
+  bool sweep = false;  // `rate` is where the search for the capacity begins
   std::string bursts;
   std::string trace;
   double duration_s = 0;  // 0: by requests

@@ -54,6 +54,16 @@ def test_refusals_and_tenants(tmp_path):
         assert html.count("<svg") == 5 and "Retry-After" in html
 
 
+def test_a_sweep_finds_the_capacity(server):
+    work = ("--prompt-tokens", 16, "--output-tokens", 4, "--duration", 1)
+    found = bench(server, "--sweep", "--rate", 16, "--slo-e2e-ms", 500, *work)
+    held = [run["request_offered"] for run in found["runs"] if run["good"] >= 0.99 * run["requests"]]
+    assert found["capacity_requests_per_s"] >= 4 and held and len(found["runs"]) > len(held)
+    # Nobody answers within a tenth of a millisecond.
+    nothing = run_puna("bench", "serve", "--url", server.url, "--sweep", "--rate", 40, "--slo-e2e-ms", 0.1, *work)
+    assert nothing.returncode == 1 and "capacity: none" in nothing.stdout
+
+
 def test_a_wrong_key_is_told():
     with Puna("--api-key", "right", "--max-model-len", 512) as server:
         result = run_puna("bench", "serve", "--url", server.url, "--api-key", "wrong", "--requests", 2)
@@ -61,7 +71,8 @@ def test_a_wrong_key_is_told():
 
 
 @pytest.mark.parametrize("flags", [["--url", "https://x"], ["--url", "http://127.0.0.1:1"], ["--rate", "no"],
-                                   ["--prompt-tokens", "0"]], ids=str)
+                                   ["--prompt-tokens", "0"], ["--sweep"],
+                                   ["--sweep", "--slo-ttft-ms", "9", "--duration", "1"]], ids=str)
 def test_bad_usage_is_one_line(flags):
     result = run_puna("bench", "serve", *flags)
     assert result.returncode == 2
