@@ -155,7 +155,7 @@ double good_share(const load::GroupSummary& all) {
 
 std::string sweep_json(const load::CapacitySearch& search, const std::string& runs) {
   const std::string capacity =
-      search.capacity() ? fmt::format("{}", *search.capacity()) : std::string("null");
+      search.capacity() > 0 ? fmt::format("{}", search.capacity()) : std::string("null");
   return fmt::format(R"({{"capacity_requests_per_s": {}, "good_share": {}, "runs": [{}]}})",
                      capacity, load::CapacitySearch::kGoodShare, runs);
 }
@@ -200,14 +200,14 @@ Result<int> sweep(BenchServeFlags flags, load::Workload work, const load::Target
     runs += (runs.empty() ? "" : ", ") + load::report_json(run.head, run.summary);
   }
   if (table) {
-    fmt::print("{}\n", search.capacity()
-                           ? fmt::format("capacity: {:.3g} requests/s", *search.capacity())
+    fmt::print("{}\n", search.capacity() > 0
+                           ? fmt::format("capacity: {:.3g} requests/s", search.capacity())
                            : "capacity: none: the SLO was missed at every rate");
   }
   if (!flags.json.empty()) {
     RETURN_IF_ERROR(of_flag("--json", write_file(flags.json, sweep_json(search, runs) + "\n")));
   }
-  return search.capacity() ? 0 : 1;
+  return search.capacity() > 0 ? 0 : 1;
 }
 
 }  // namespace

@@ -159,7 +159,7 @@ Requests go out when their schedule says, whether or not earlier ones were answe
   --multi-turn N           conversations of N requests, each with all that was said before
   --shared-prefix T        all prompts begin with the same T tokens
   --slo-ttft-ms, --slo-tpot-ms, --slo-e2e-ms X     goodput: answers that keep these, since due
-  --sweep                  runs at many rates, from --rate on: the highest at which 99 % are good
+  --sweep                  many runs, from --rate on: the highest rate at which 99 % are good
   --honour-retry-after     refused clients come back when they were told to
   --timeout S, --seed N    for one answer (600); the same seed sends the same (0)
   --json FILE, --html FILE one JSON object (- is stdout, instead of the table); a page with plots

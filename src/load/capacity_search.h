@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cmath>
-#include <optional>
 
 namespace puna::load {
 
@@ -21,24 +20,26 @@ class CapacitySearch {
   explicit CapacitySearch(double first_rate) : rate_(first_rate) {}
 
   bool ended() const {
-    return runs_ >= kMostRuns || (holds_ && breaks_ && *breaks_ <= *holds_ * kPrecision);
+    return runs_ >= kMostRuns || (holds_ > 0 && breaks_ > 0 && breaks_ <= holds_ * kPrecision);
   }
   double rate() const { return rate_; }
   // What a run at rate() gave: good answers over all requests.
   void note(double good_share) {
     ++runs_;
     (good_share >= kGoodShare ? holds_ : breaks_) = rate_;
-    if (!breaks_) rate_ = *holds_ * 2;
-    if (!holds_) rate_ = *breaks_ / 2;
-    if (holds_ && breaks_) rate_ = std::sqrt(*holds_ * *breaks_);
+    if (holds_ > 0 && breaks_ > 0) {
+      rate_ = std::sqrt(holds_ * breaks_);
+    } else {
+      rate_ *= holds_ > 0 ? 2.0 : 0.5;
+    }
   }
-  // The highest rate that held; none when not even the lowest did.
-  std::optional<double> capacity() const { return holds_; }
+  // The highest rate that held; 0 when not even the lowest did.
+  double capacity() const { return holds_; }
 
  private:
   double rate_;
-  std::optional<double> holds_;
-  std::optional<double> breaks_;
+  double holds_ = 0;   // 0: none so far
+  double breaks_ = 0;  // the same
   int runs_ = 0;
 };
 
