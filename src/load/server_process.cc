@@ -24,6 +24,7 @@ Result<pid_t> spawn(const std::vector<std::string>& flags, int stdout_fd) {
   std::vector<std::string> words = {"puna", "serve", "--port", "0"};
   words.insert(words.end(), flags.begin(), flags.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
 
