@@ -76,6 +76,10 @@ Generation::Generation(const ServedModel& model, ApiRequest request,
 
 Generation::~Generation() {
   cancel();
+  settle_charge();
+}
+
+void Generation::settle_charge() {
   const Usage used = usage();
   charge_.settle(started_ ? used.prompt_tokens + used.completion_tokens : 0);
 }
@@ -129,6 +133,7 @@ bool Generation::poll(std::string& out) {
     unfinished_ = 0;
   }
   if (unfinished_ > 0) return false;
+  settle_charge();  // before the client, which may come back at once, sees the end
   if (request_.stream) finish_stream(out);
   return true;
 }

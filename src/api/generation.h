@@ -63,6 +63,7 @@ class Generation {
   void read_event(Choice& choice, const engine::TokenEvent& event);
   void emit_chunk(Choice& choice, std::string& out);
   void finish_stream(std::string& out);
+  void settle_charge();
   Usage usage() const;
   std::string timings() const;
   void count_refusal(size_t reason) const;
