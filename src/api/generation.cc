@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/generation.h"
 
-#include "api/quote.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -32,12 +32,6 @@ std::string rate_refusal_json(const ApiError& error, int64_t tokens_left) {
 
 }  // namespace
 
-int64_t charged_tokens(const engine::Request& request, int32_t default_output_tokens) {
-  const bool counted = request.max_tokens_given || default_output_tokens == 0;
-  return counted ? request.stop.max_tokens
-                 : std::min(request.stop.max_tokens, default_output_tokens);
-}
-
 HttpResponse quote_response(const ServedModel& model, const ApiRequest& request,
                             const RequestTerms& terms) {
   std::vector<TokenPrompt> prompts;

@@ -22,9 +22,6 @@ std::unique_ptr<engine::Refusal> refusal_of_any(const engine::Engine& engine,
                                                 engine::RequestClass request_class, int32_t tenant,
                                                 size_t body_bytes);
 
-// Output tokens that a request takes of its key's token rate.
-int64_t charged_tokens(const engine::Request& request, int32_t default_output_tokens);
-
 // Output tokens that a request without max_tokens counts as.
 int32_t default_output_tokens(const ServedModel& model, const RequestTerms& terms);
 

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace puna::api {
 namespace {
 
@@ -11,6 +13,12 @@ double seconds(TimeNs time_ns) {
 }
 
 }  // namespace
+
+int64_t charged_tokens(const engine::Request& request, int32_t default_output_tokens) {
+  const bool counted = request.max_tokens_given || default_output_tokens == 0;
+  return counted ? request.stop.max_tokens
+                 : std::min(request.stop.max_tokens, default_output_tokens);
+}
 
 MaybeError TokenCharge::take(int64_t tokens, TimeNs now_ns) {
   if (rate_ == nullptr) return {};

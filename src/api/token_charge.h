@@ -6,8 +6,12 @@
 #include "api/api_error.h"
 #include "api/http_message.h"
 #include "api/token_rate.h"
+#include "engine/request.h"
 
 namespace puna::api {
+
+// Output tokens that a request takes of its key's token rate at the start.
+int64_t charged_tokens(const engine::Request& request, int32_t default_output_tokens);
 
 class TokenCharge {
  public:

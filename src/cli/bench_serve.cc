@@ -106,14 +106,15 @@ load::ReportHead report_head(const BenchServeFlags& flags, const load::Target& t
 }
 
 // A line on a terminal; nothing in a pipe. Ctrl-C ends the run, not the report.
-load::OnProgress progress_line(Signals& signals, size_t planned) {
-  return [&signals, planned, tty = stderr_is_terminal()](const load::Progress& progress) {
+load::OnProgress progress_line(Signals& signals, bool& stopped, size_t planned) {
+  return [&signals, &stopped, planned, tty = stderr_is_terminal()](const load::Progress& progress) {
     if (tty) {
       fmt::print(stderr, "\r{}/{} sent, {} in flight, {} done, {} refused, {} failed ",
                  progress.sent, planned, progress.in_flight, progress.done, progress.refused,
                  progress.failed);
     }
-    return !signals.wait(0).has_value();
+    stopped = stopped || signals.wait(0).has_value();
+    return !stopped;
   };
 }
 
@@ -131,6 +132,7 @@ struct Run {
   load::ReportHead head;
   load::Summary summary;
   load::LoadResult result;
+  bool stopped = false;  // by the user, before its end
 };
 
 Result<Run> run_once(const BenchServeFlags& flags, const load::Workload& work,
@@ -140,8 +142,8 @@ Result<Run> run_once(const BenchServeFlags& flags, const load::Workload& work,
   options.honour_retry_after = flags.honour_retry_after;
   options.timeout_ns = static_cast<TimeNs>(flags.timeout_s * kNsPerSecond);
   Run run;
-  ASSIGN_OR_RETURN(run.result,
-                   load::run_load(target, options, plan, progress_line(signals, plan.size())));
+  ASSIGN_OR_RETURN(run.result, load::run_load(target, options, plan,
+                                              progress_line(signals, run.stopped, plan.size())));
   if (stderr_is_terminal()) fmt::print(stderr, "\n");
   const load::Slo slo{flags.slo_ttft_ms, flags.slo_tpot_ms, flags.slo_e2e_ms};
   run.head = report_head(flags, target, slo);
@@ -186,9 +188,10 @@ Result<int> sweep(BenchServeFlags flags, load::Workload work, const load::Target
                "refused", "TTFT p99 ms", "TPOT p99 ms");
   }
   std::string runs;
-  while (!search.ended() && enough_requests(work, search.rate()) && !signals.wait(0).has_value()) {
+  while (!search.ended() && enough_requests(work, search.rate())) {
     flags.rate = work.rate = search.rate();
     ASSIGN_OR_RETURN(const Run run, run_once(flags, work, target, signals));
+    if (run.stopped) break;
     const load::GroupSummary& all = run.summary.all;
     if (table) {
       fmt::print("{:>10.3g} {:>10.3g} {:>7.1f}% {:>9} {:>12.0f} {:>12.1f}\n", search.rate(),
@@ -202,7 +205,7 @@ Result<int> sweep(BenchServeFlags flags, load::Workload work, const load::Target
   if (table) {
     fmt::print("{}\n", search.capacity() > 0
                            ? fmt::format("capacity: {:.3g} requests/s", search.capacity())
-                           : "capacity: none: the SLO was missed at every rate");
+                           : "capacity: none: no run kept the SLO");
   }
   if (!flags.json.empty()) {
     RETURN_IF_ERROR(of_flag("--json", write_file(flags.json, sweep_json(search, runs) + "\n")));

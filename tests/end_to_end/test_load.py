@@ -2,11 +2,14 @@
 """`puna bench serve` against a real server: its numbers belong together. No speed is asserted."""
 
 import json
+import signal
+import subprocess
+import time
 
 import pytest
 
 from http_tools import metric
-from puna_process import Puna, model_path, run_puna
+from puna_process import Puna, binary, model_path, run_puna
 
 QUICK = ("--prompt-tokens", "uniform:40:80", "--output-tokens", 4, "--rate", 20)
 
@@ -62,6 +65,16 @@ def test_a_sweep_finds_the_capacity(server):
     # Nobody answers within a tenth of a millisecond.
     nothing = run_puna("bench", "serve", "--url", server.url, "--sweep", "--rate", 40, "--slo-e2e-ms", 0.1, *work)
     assert nothing.returncode == 1 and "capacity: none" in nothing.stdout
+
+
+def test_an_interrupted_sweep_ends_and_counts_no_part_of_a_run(server):
+    command = [binary(), "bench", "serve", "--url", server.url, "--sweep", "--rate", "4", "--duration", "5",
+               "--prompt-tokens", "16", "--output-tokens", "2", "--slo-e2e-ms", "60000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=4)
+    assert process.returncode == 1 and output.splitlines()[1:] == ["capacity: none: no run kept the SLO"]
 
 
 def test_a_wrong_key_is_told():
