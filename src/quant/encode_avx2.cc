@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "quant/encode_body.inc"
+
+namespace puna::quant {
+
+void encode_blocks_avx2(formats::TensorType type, const float* values, const float* importance,
+                        size_t count, std::byte* blocks) {
+  encode_searched(type, values, importance, count, blocks);
+}
+
+}  // namespace puna::quant
