@@ -5,7 +5,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -168,8 +167,9 @@ TEST(Encode, SearchBeatsRounding) {
       const double lost = squared_error(block, {searched.data() + i, 32}) / scale;
       const double expected = squared_error(block, {rounded.data() + i, 32}) / scale;
       EXPECT_LE(lost, 1.1 * expected + 1e-6) << name << " block " << i / 32;
-      sum_searched += std::min(lost, 1.0);
-      sum_rounded += std::min(expected, 1.0);
+      if (i >= 2048) continue;  // behind them are values too small for float16 scales
+      sum_searched += lost;
+      sum_rounded += expected;
     }
     EXPECT_LT(sum_searched, 0.95 * sum_rounded) << name;
   }
