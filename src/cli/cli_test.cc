@@ -67,7 +67,7 @@ class CliTest : public ::testing::Test {
 TEST_F(CliTest, EveryHelpFitsAScreen) {
   for (const std::string_view help :
        {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kPlanHelp, kBenchHelp, kBenchEngineHelp,
-        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp}) {
+        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp, kQuantizeHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
     int count = 0;
@@ -85,6 +85,7 @@ TEST_F(CliTest, EveryFlagIsInTheHelp) {
       {"run", kRunHelp},
       {"inspect", kInspectHelp},
       {"plan", kPlanHelp},
+      {"quantize", kQuantizeHelp},
       {"bench engine", kBenchEngineHelp},
       {"bench kernels", kBenchKernelsHelp},
       {"bench serve", kBenchServeHelp},

@@ -94,6 +94,18 @@ struct InspectFlags {
   bool json = false;
 };
 
+// `puna quantize`: a model in fewer bits.
+struct QuantizeFlags {
+  std::string input;   // a GGUF file or a Hugging Face folder
+  std::string output;  // a GGUF file
+  std::string type;    // a name for quant::find_mix()
+  std::string imatrix;
+  std::string calibration;  // a text file, or "default"
+  std::string imatrix_out;
+  int32_t threads = 0;  // 0: one per core
+  bool json = false;
+};
+
 // `puna bench engine`: how fast a model runs here.
 struct BenchEngineFlags {
   ModelFlags model;
@@ -159,8 +171,8 @@ struct Text {
   std::string text;
 };
 
-using Command = std::variant<Text, ServeFlags, RunFlags, PlanFlags, InspectFlags, BenchEngineFlags,
-                             BenchKernelsFlags, BenchServeFlags, SelftestFlags>;
+using Command = std::variant<Text, ServeFlags, RunFlags, PlanFlags, InspectFlags, QuantizeFlags,
+                             BenchEngineFlags, BenchKernelsFlags, BenchServeFlags, SelftestFlags>;
 
 Result<Command> parse_command(int argc, const char* const* argv);
 
