@@ -11,7 +11,9 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +28,14 @@ namespace {
 constexpr int32_t kChunk = 512;  // tokens; the second half is scored, as llama-perplexity does
 constexpr int32_t kScoredFrom = 256;
 constexpr int32_t kRows = kChunk - kScoredFrom;
+
+void log_softmax(std::span<const float> logits, std::span<float> out) {
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0.0;
+  for (const float logit : logits) sum += static_cast<double>(std::exp(logit - largest));
+  const auto shift = static_cast<float>(static_cast<double>(largest) + std::log(sum));
+  for (size_t v = 0; v < logits.size(); ++v) out[v] = logits[v] - shift;
+}
 
 struct Scores {
   double nll = 0.0;
@@ -63,15 +73,13 @@ class Model {
     pool_->run([&](kernels::Lane& lane) { llama_->forward(lane, step); });
     const auto vocab = static_cast<size_t>(checkpoint_->spec().vocab_size);
     logprobs.resize(static_cast<size_t>(kRows) * vocab);
-    for (int32_t i = 0; i < kRows; ++i) {
-      const float* logits = llama_->logits().row(i);
-      const float largest = *std::max_element(logits, logits + vocab);
-      double sum = 0.0;
-      for (size_t v = 0; v < vocab; ++v) sum += std::exp(static_cast<double>(logits[v] - largest));
-      const auto shift = static_cast<float>(static_cast<double>(largest) + std::log(sum));
-      float* out = &logprobs[static_cast<size_t>(i) * vocab];
-      for (size_t v = 0; v < vocab; ++v) out[v] = logits[v] - shift;
-    }
+    pool_->run([&](kernels::Lane& lane) {
+      const kernels::Lane::Range share = lane.share(kRows);
+      for (int64_t i = share.begin; i < share.end; ++i) {
+        log_softmax({llama_->logits().row(i), vocab},
+                    std::span(logprobs).subspan(static_cast<size_t>(i) * vocab, vocab));
+      }
+    });
   }
   const formats::Checkpoint& checkpoint() const { return *checkpoint_; }
 
@@ -91,7 +99,7 @@ void score(const std::vector<float>& base, const std::vector<float>& own,
     scores.nll -= static_cast<double>(q[static_cast<size_t>(next[i])]);
     for (size_t v = 0; v < vocab; ++v) {
       if (p[v] < -16.0F) continue;  // llama-perplexity leaves these out too
-      scores.divergence += std::exp(static_cast<double>(p[v])) * static_cast<double>(p[v] - q[v]);
+      scores.divergence += static_cast<double>(std::exp(p[v]) * (p[v] - q[v]));
     }
     scores.same_top += std::max_element(p, p + vocab) - p == std::max_element(q, q + vocab) - q;
     ++scores.positions;

@@ -97,8 +97,8 @@ struct InspectFlags {
 // `puna quantize`: a model in fewer bits.
 struct QuantizeFlags {
   std::string input;   // a GGUF file or a Hugging Face folder
-  std::string output;  // a GGUF file
-  std::string type;    // a name for quant::find_mix()
+  std::string output;  // a GGUF file, or a folder
+  std::string type;    // a name for quant::find_mix() or find_folder_scheme()
   std::string imatrix;
   std::string calibration;  // a text file, or "default"
   std::string imatrix_out;

@@ -18,6 +18,7 @@
 #include "model/calibration.h"
 #include "model/gguf_metadata.h"
 #include "plan/byte_size.h"
+#include "quant/quantize_folder.h"
 #include "quant/quantize_model.h"
 
 namespace puna::cli {
@@ -52,6 +53,8 @@ class Run {
 
  private:
   Result<> quantize();
+  Result<quant::QuantizeReport> to_gguf(const Checkpoint& checkpoint,
+                                        const quant::QuantizeOptions& options) const;
   Result<std::optional<quant::ImportanceMatrix>> importance(const Checkpoint& checkpoint);
   Result<quant::ImportanceMatrix> calibrate(const Checkpoint& checkpoint);
   void print(const quant::QuantizeReport& report) const;
@@ -103,7 +106,8 @@ Result<std::optional<quant::ImportanceMatrix>> Run::importance(const Checkpoint&
 }
 
 Result<> Run::quantize() {
-  ASSIGN_OR_RETURN(const quant::Mix mix, quant::find_mix(flags_.type));
+  const auto scheme = quant::find_folder_scheme(flags_.type);
+  if (!scheme) RETURN_IF_ERROR(quant::find_mix(flags_.type));
   std::error_code ignored;
   if (std::filesystem::equivalent(flags_.input, flags_.output, ignored)) {
     return Error(ErrorCode::kInvalidArgument, "{}: the output would replace the input",
@@ -111,32 +115,42 @@ Result<> Run::quantize() {
   }
   ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(flags_.input));
   ASSIGN_OR_RETURN(const auto matrix, importance(checkpoint));
+  LoadProgressPrinter printer(stderr_is_terminal(), print_to_stderr, "quantising");
+  const auto progress = [&](uint64_t done, uint64_t total) {
+    printer.update(done, total);
+    return go_on();
+  };
+  const quant::ImportanceMatrix* given = matrix ? &*matrix : nullptr;
+  auto report = scheme ? quant::quantize_folder(checkpoint, flags_.output,
+                                                {.scheme = *scheme,
+                                                 .importance = given,
+                                                 .threads = threads(),
+                                                 .progress = progress})
+                       : to_gguf(checkpoint, {.mix = *quant::find_mix(flags_.type),
+                                              .importance = given,
+                                              .threads = threads(),
+                                              .progress = progress});
+  if (!report.ok()) return std::move(report).error();
+  if (flags_.json) {
+    print_json(*report);
+  } else {
+    print(*report);
+  }
+  return Ok{};
+}
+
+Result<quant::QuantizeReport> Run::to_gguf(const Checkpoint& checkpoint,
+                                           const quant::QuantizeOptions& options) const {
   formats::GgufWriter writer(flags_.output, {});
   RETURN_IF_ERROR(model::set_gguf_metadata(checkpoint, writer));
-  if (matrix) {
+  if (const quant::ImportanceMatrix* matrix = options.importance) {
     const std::string dataset = matrix->datasets.empty() ? "" : matrix->datasets.front();
     RETURN_IF_ERROR(writer.set("quantize.imatrix.dataset", dataset));
     RETURN_IF_ERROR(writer.set("quantize.imatrix.entries_count",
                                static_cast<uint32_t>(matrix->entries.size())));
     RETURN_IF_ERROR(writer.set("quantize.imatrix.chunks_count", matrix->chunks));
   }
-  quant::QuantizeOptions options;
-  options.mix = mix;
-  options.importance = matrix ? &*matrix : nullptr;
-  options.threads = threads();
-  LoadProgressPrinter printer(stderr_is_terminal(), print_to_stderr, "quantising");
-  options.progress = [&](uint64_t done, uint64_t total) {
-    printer.update(done, total);
-    return go_on();
-  };
-  ASSIGN_OR_RETURN(const quant::QuantizeReport report,
-                   quant::quantize_model(checkpoint, options, writer));
-  if (flags_.json) {
-    print_json(report);
-  } else {
-    print(report);
-  }
-  return Ok{};
+  return quant::quantize_model(checkpoint, options, writer);
 }
 
 void Run::print(const quant::QuantizeReport& report) const {
@@ -149,7 +163,7 @@ void Run::print(const quant::QuantizeReport& report) const {
   std::map<std::string_view, Sum> types;
   int64_t fell_back = 0;
   for (const quant::QuantizedTensor& tensor : report.tensors) {
-    Sum& sum = types[formats::tensor_type_name(tensor.to)];
+    Sum& sum = types[tensor.stored_as];
     ++sum.tensors;
     sum.bytes += tensor.bytes;
     sum.worst_error = std::max(sum.worst_error, tensor.relative_error);
@@ -173,7 +187,7 @@ void Run::print_json(const quant::QuantizeReport& report) const {
   for (const quant::QuantizedTensor& tensor : report.tensors) {
     tensors.push_back(json::object{{"name", tensor.name},
                                    {"from", formats::tensor_type_name(tensor.from)},
-                                   {"type", formats::tensor_type_name(tensor.to)},
+                                   {"type", tensor.stored_as},
                                    {"rows", tensor.rows},
                                    {"columns", tensor.columns},
                                    {"bytes", tensor.bytes},

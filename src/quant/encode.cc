@@ -60,6 +60,14 @@ EncodeBlocks encode_blocks() {
   return encode_blocks_generic;
 }
 
+FitGroup fit_group() {
+#if defined(__x86_64__)
+  if (encode_blocks() == encode_blocks_avx512) return fit_group_avx512;
+  if (encode_blocks() == encode_blocks_avx2) return fit_group_avx2;
+#endif
+  return fit_group_generic;
+}
+
 bool can_encode(TensorType type) { return type != TensorType::kIQ4_XS; }
 
 void encode(TensorType type, std::span<const float> values, std::span<std::byte> blocks,

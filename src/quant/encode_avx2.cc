@@ -8,4 +8,8 @@ void encode_blocks_avx2(formats::TensorType type, const float* values, const flo
   encode_searched(type, values, importance, count, blocks);
 }
 
+float fit_group_avx2(const float* x, const float* importance, size_t count) {
+  return fit_group_searched(x, importance, count);
+}
+
 }  // namespace puna::quant

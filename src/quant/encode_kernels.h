@@ -20,7 +20,15 @@ void encode_blocks_avx2(formats::TensorType type, const float* values, const flo
 void encode_blocks_avx512(formats::TensorType type, const float* values, const float* importance,
                           size_t count, std::byte* blocks);
 
+// The scale > 0 with which `count` (32, 64 or 128) values lose least as codes -8 ... 7.
+using FitGroup = float (*)(const float* values, const float* importance, size_t count);
+
+float fit_group_generic(const float* values, const float* importance, size_t count);
+float fit_group_avx2(const float* values, const float* importance, size_t count);
+float fit_group_avx512(const float* values, const float* importance, size_t count);
+
 // The fastest that this CPU runs.
 EncodeBlocks encode_blocks();
+FitGroup fit_group();
 
 }  // namespace puna::quant

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <limits>
 #include <string>
+#include <vector>
 
 namespace puna::quant {
 namespace {
@@ -54,6 +55,23 @@ TEST_F(Importance, SurvivesBothFormats) {
   }
   for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
     EXPECT_NE(entry.path().extension(), ".partial");
+  }
+}
+
+// Files made by tools/golden/make_imatrix_golden.py.
+TEST_F(Importance, UnderstandsLlamaImatrix) {
+  for (const char* name : {"sums.gguf", "calls.dat"}) {
+    const auto read = read_importance(std::string(PUNA_GOLDEN_DIR) + "/imatrix/" + name);
+    ASSERT_TRUE(read.ok()) << read.error().message();
+    EXPECT_EQ(read->chunks, 3U);
+    EXPECT_EQ(read->datasets, std::vector<std::string>{"wiki.txt"});
+    const auto found = read->entries.find("blk.0.attn_q.weight");
+    ASSERT_NE(found, read->entries.end());
+    EXPECT_EQ(found->second.tokens, 1536U);
+    ASSERT_EQ(found->second.mean_squares.size(), 8U);
+    for (size_t i = 0; i < 8; ++i) {
+      EXPECT_FLOAT_EQ(found->second.mean_squares[i], static_cast<float>(1 + i) / 4.0F);
+    }
   }
 }
 

@@ -100,6 +100,7 @@ Result<> Quantizer::plan_weight(WeightId id) {
   tensor.columns = job.view->columns;
   const bool matters = options_.importance != nullptr;
   tensor.to = mix_type(options_.mix, id, spec, tensor.columns, matters);
+  tensor.stored_as = formats::tensor_type_name(tensor.to);
   constexpr int64_t kWholeBlocks = int64_t{1} << 20;
   tensor.fell_back = tensor.to != mix_type(options_.mix, id, spec, kWholeBlocks, matters);
   job.permuted = spec.rope_layout == formats::RopeLayout::kHalfSplit &&

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -34,6 +35,7 @@ struct QuantizedTensor {
   std::string name;  // in GGUF
   formats::TensorType from = formats::TensorType::kF32;
   formats::TensorType to = formats::TensorType::kF32;
+  std::string_view stored_as = {};  // "Q4_K", or "int4", "int8", "fp8" in a folder
   int64_t rows = 0;
   int64_t columns = 0;
   uint64_t bytes = 0;
