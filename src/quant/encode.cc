@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "quant/encode.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "base/check.h"
@@ -15,22 +13,7 @@ namespace {
 
 using formats::TensorType;
 
-// Rounds halves away from zero, to -127 ... 127; NaN gives 0.
-int8_t to_int8(float value) {
-  if (std::isnan(value)) return 0;
-  return static_cast<int8_t>(std::round(std::clamp(value, -127.0F, 127.0F)));
-}
-
-// One overload per block type without a search.
-
-void encode_block(const float* values, BlockQ8_0& block) {
-  float largest = 0.0F;
-  for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(values[i]));
-  const float d = largest / 127.0F;
-  const float id = d == 0.0F ? 0.0F : 1.0F / d;
-  block.d = to_float16(d);
-  for (int i = 0; i < 32; ++i) block.qs[i] = to_int8(values[i] * id);
-}
+// One overload per plain type.
 
 void encode_block(const float* values, Float16& block) { block = to_float16(*values); }
 void encode_block(const float* values, BFloat16& block) { block = to_bfloat16(*values); }
@@ -85,8 +68,6 @@ void encode(TensorType type, std::span<const float> values, std::span<std::byte>
       return encode_all<Float16>(values, elements, blocks);
     case TensorType::kBF16:
       return encode_all<BFloat16>(values, elements, blocks);
-    case TensorType::kQ8_0:
-      return encode_all<BlockQ8_0>(values, elements, blocks);
     default:
       static const EncodeBlocks kEncode = encode_blocks();
       return kEncode(type, values.data(), importance.empty() ? nullptr : importance.data(),

@@ -8,7 +8,7 @@
 
 namespace puna::quant {
 
-// Encodes `count` blocks of `type`, one of Q4_0 ... Q5_1, IQ4_NL and the K types. `importance` is
+// Encodes `count` blocks of `type`, one of Q4_0 ... Q8_0, IQ4_NL and the K types. `importance` is
 // null or has one number per value.
 using EncodeBlocks = void (*)(formats::TensorType type, const float* values,
                               const float* importance, size_t count, std::byte* blocks);

@@ -39,7 +39,7 @@ struct QuantizedTensor {
   int64_t rows = 0;
   int64_t columns = 0;
   uint64_t bytes = 0;
-  double relative_error = 0.0;  // sum of squared errors / sum of squares
+  double relative_error = 0.0;  // sum of squared errors / sum of squares, of every eighth row
   bool with_importance = false;
   bool fell_back = false;  // rows are not whole blocks of the type that the mix wanted
 };
