@@ -190,7 +190,8 @@ void add_quantize_flags(CLI::App& app, QuantizeFlags& flags) {
   app.add_option("--type", flags.type)->required();
   CLI::Option* imatrix = app.add_option("--imatrix", flags.imatrix);
   CLI::Option* text = app.add_option("--calibration", flags.calibration)->excludes(imatrix);
-  app.add_option("--imatrix-out", flags.imatrix_out)->needs(text);
+  CLI::Option* out = app.add_option("--imatrix-out", flags.imatrix_out)->needs(text);
+  app.add_flag("--gptq", flags.gptq)->needs(text)->excludes(out);
   add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
   app.add_flag("--json", flags.json);
 }

@@ -17,6 +17,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "model/calibration.h"
 #include "model/gguf_metadata.h"
+#include "model/gptq_calibration.h"
 #include "plan/byte_size.h"
 #include "quant/quantize_folder.h"
 #include "quant/quantize_model.h"
@@ -57,6 +58,10 @@ class Run {
                                         const quant::QuantizeOptions& options) const;
   Result<std::optional<quant::ImportanceMatrix>> importance(const Checkpoint& checkpoint);
   Result<quant::ImportanceMatrix> calibrate(const Checkpoint& checkpoint);
+  Result<model::CalibrationText> calibration_text(const Checkpoint& checkpoint) const;
+  model::CalibrationOptions calibration_options();
+  Result<quant::QuantizeReport> to_folder(const Checkpoint& checkpoint,
+                                          quant::FolderOptions options);
   void print(const quant::QuantizeReport& report) const;
   void print_json(const quant::QuantizeReport& report) const;
 
@@ -71,7 +76,7 @@ class Run {
   bool interrupted_ = false;
 };
 
-Result<quant::ImportanceMatrix> Run::calibrate(const Checkpoint& checkpoint) {
+Result<model::CalibrationText> Run::calibration_text(const Checkpoint& checkpoint) const {
   ASSIGN_OR_RETURN(const model::Tokenizer tokenizer,
                    model::Tokenizer::load(checkpoint.tokenizer_source()));
   auto chosen = model::ChatTemplate::choose("", tokenizer);
@@ -86,17 +91,26 @@ Result<quant::ImportanceMatrix> Run::calibrate(const Checkpoint& checkpoint) {
     ASSIGN_OR_RETURN(text, model::read_calibration_text(flags_.calibration, tokenizer, chat));
   }
   fmt::print(stderr, "calibrating with {} tokens of {}\n", text.tokens.size(), text.name);
+  return text;
+}
+
+model::CalibrationOptions Run::calibration_options() {
   model::CalibrationOptions options;
   options.threads = threads();
-  options.progress = [&](int32_t, int32_t) { return go_on(); };
-  return model::collect_importance(checkpoint, text, options);
+  options.progress = [this](int32_t, int32_t) { return go_on(); };
+  return options;
+}
+
+Result<quant::ImportanceMatrix> Run::calibrate(const Checkpoint& checkpoint) {
+  ASSIGN_OR_RETURN(const model::CalibrationText text, calibration_text(checkpoint));
+  return model::collect_importance(checkpoint, text, calibration_options());
 }
 
 Result<std::optional<quant::ImportanceMatrix>> Run::importance(const Checkpoint& checkpoint) {
   std::optional<quant::ImportanceMatrix> matrix;
   if (!flags_.imatrix.empty()) {
     ASSIGN_OR_RETURN(matrix, quant::read_importance(flags_.imatrix));
-  } else if (!flags_.calibration.empty()) {
+  } else if (!flags_.calibration.empty() && !flags_.gptq) {
     ASSIGN_OR_RETURN(matrix, calibrate(checkpoint));
   }
   if (matrix && !flags_.imatrix_out.empty()) {
@@ -108,6 +122,9 @@ Result<std::optional<quant::ImportanceMatrix>> Run::importance(const Checkpoint&
 Result<> Run::quantize() {
   const auto scheme = quant::find_folder_scheme(flags_.type);
   if (!scheme) RETURN_IF_ERROR(quant::find_mix(flags_.type));
+  if (flags_.gptq && scheme != quant::FolderScheme::kW4A16) {
+    return Error(ErrorCode::kInvalidArgument, "--gptq goes with --type W4A16");
+  }
   std::error_code ignored;
   if (std::filesystem::equivalent(flags_.input, flags_.output, ignored)) {
     return Error(ErrorCode::kInvalidArgument, "{}: the output would replace the input",
@@ -121,11 +138,10 @@ Result<> Run::quantize() {
     return go_on();
   };
   const quant::ImportanceMatrix* given = matrix ? &*matrix : nullptr;
-  auto report = scheme ? quant::quantize_folder(checkpoint, flags_.output,
-                                                {.scheme = *scheme,
-                                                 .importance = given,
-                                                 .threads = threads(),
-                                                 .progress = progress})
+  auto report = scheme ? to_folder(checkpoint, {.scheme = *scheme,
+                                                .importance = given,
+                                                .threads = threads(),
+                                                .progress = progress})
                        : to_gguf(checkpoint, {.mix = *quant::find_mix(flags_.type),
                                               .importance = given,
                                               .threads = threads(),
@@ -137,6 +153,15 @@ Result<> Run::quantize() {
     print(*report);
   }
   return Ok{};
+}
+
+Result<quant::QuantizeReport> Run::to_folder(const Checkpoint& checkpoint,
+                                             quant::FolderOptions options) {
+  if (!flags_.gptq) return quant::quantize_folder(checkpoint, flags_.output, options);
+  ASSIGN_OR_RETURN(model::CalibrationText text, calibration_text(checkpoint));
+  model::GptqCalibration calibration(checkpoint, std::move(text), calibration_options());
+  options.factor_of = [&](formats::WeightId id) { return calibration.factor(id); };
+  return quant::quantize_folder(checkpoint, flags_.output, options);
 }
 
 Result<quant::QuantizeReport> Run::to_gguf(const Checkpoint& checkpoint,

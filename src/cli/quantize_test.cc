@@ -88,7 +88,24 @@ TEST_F(QuantizeCommand, CalibratesAndKeepsTheMatrix) {
   EXPECT_NE(matrix->find("blk.0.attn_q.weight"), nullptr);
 }
 
+TEST_F(QuantizeCommand, MakesAFolderByGptq) {
+  flags_.type = "W4A16";
+  flags_.calibration = "default";
+  flags_.gptq = true;
+  flags_.output = folder_ + "/out";
+  const auto done = quantize(flags_);
+  ASSERT_TRUE(done.ok()) << done.error().message();
+  const auto made = formats::Checkpoint::open(flags_.output);
+  ASSERT_TRUE(made.ok()) << made.error().message();
+  EXPECT_EQ(made->tensor({formats::WeightRole::kAttnQ, 0}).type, formats::TensorType::kQ8_0);
+}
+
 TEST_F(QuantizeCommand, SaysWhatIsWrong) {
+  flags_.gptq = true;
+  flags_.calibration = "default";
+  EXPECT_THAT(error(), HasSubstr("W4A16"));
+  flags_.gptq = false;
+  flags_.calibration.clear();
   flags_.type = "Q9_K";
   EXPECT_THAT(error(), HasSubstr("Q4_K_M"));
   flags_.type = "Q8_0";

@@ -11,9 +11,8 @@
 #include "base/mapped_file.h"
 #include "formats/weight_names.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/thread_pool.h"
+#include "model/calibration_run.h"
 #include "model/llama.h"
-#include "model/tapped_ops.h"
 
 namespace puna::model {
 namespace {
@@ -148,9 +147,9 @@ Result<quant::ImportanceMatrix> importance_of(const TappedOps& ops, const Checkp
 
 }  // namespace
 
-Result<quant::ImportanceMatrix> collect_importance(const Checkpoint& checkpoint,
-                                                   const CalibrationText& text,
-                                                   const CalibrationOptions& options) {
+Result<int32_t> run_calibration(const Checkpoint& checkpoint, const CalibrationText& text,
+                                const CalibrationOptions& options, TappedOps& ops,
+                                kernels::ThreadPool& pool) {
   const auto chunk = static_cast<size_t>(options.chunk_tokens);
   auto chunks = static_cast<int32_t>(text.tokens.size() / chunk);
   if (options.max_chunks > 0) chunks = std::min(chunks, options.max_chunks);
@@ -159,11 +158,6 @@ Result<quant::ImportanceMatrix> collect_importance(const Checkpoint& checkpoint,
                  "{}: {} tokens of text to calibrate with, at least {} are needed", text.name,
                  text.tokens.size(), chunk);
   }
-  ASSIGN_OR_RETURN(auto pool, kernels::ThreadPool::create(options.threads));
-  const kernels::CpuOptions exact = {.activations = kernels::ActivationMode::kFloat,
-                                     .pool = pool.get()};
-  ASSIGN_OR_RETURN(const auto inner, kernels::make_cpu_ops("", exact));
-  const TappedOps ops(*inner);
   std::vector<int32_t> blocks((chunk + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens);
   std::iota(blocks.begin(), blocks.end(), 0);
   ASSIGN_OR_RETURN(const Llama llama,
@@ -175,16 +169,30 @@ Result<quant::ImportanceMatrix> collect_importance(const Checkpoint& checkpoint,
     const kernels::SequenceRows sequence{0, options.chunk_tokens, 0, blocks.data()};
     const LlamaStep step{
         std::span(text.tokens).subspan(static_cast<size_t>(i) * chunk, chunk), {&sequence, 1}, {}};
-    pool->run([&](kernels::Lane& lane) { llama.forward(lane, step); });
+    pool.run([&](kernels::Lane& lane) { llama.forward(lane, step); });
     if (options.progress && !options.progress(i + 1, chunks)) {
-      return Error(ErrorCode::kUnavailable, "stopped while calibrating; no file was written");
+      return Error(ErrorCode::kUnavailable, "stopped while calibrating; nothing was written");
     }
   }
+  return chunks;
+}
+
+Result<quant::ImportanceMatrix> collect_importance(const Checkpoint& checkpoint,
+                                                   const CalibrationText& text,
+                                                   const CalibrationOptions& options) {
+  ASSIGN_OR_RETURN(auto pool, kernels::ThreadPool::create(options.threads));
+  ASSIGN_OR_RETURN(const auto inner, exact_ops(*pool));
+  TappedOps ops(*inner);
+  ASSIGN_OR_RETURN(const int32_t chunks, run_calibration(checkpoint, text, options, ops, *pool));
   ASSIGN_OR_RETURN(quant::ImportanceMatrix matrix, importance_of(ops, checkpoint));
   matrix.datasets = {text.name};
   matrix.chunks = static_cast<uint32_t>(chunks);
   matrix.chunk_tokens = static_cast<uint32_t>(options.chunk_tokens);
   return matrix;
+}
+
+Result<std::unique_ptr<kernels::Ops>> exact_ops(kernels::ThreadPool& pool) {
+  return kernels::make_cpu_ops("", {.activations = kernels::ActivationMode::kFloat, .pool = &pool});
 }
 
 }  // namespace puna::model

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <string>
 
+#include "model/gptq_calibration.h"
 #include "quant/dequant.h"
 
 namespace puna::model {
@@ -88,6 +89,38 @@ TEST(Calibration, ThreadsChangeNothing) {
   const auto three = collect_importance(checkpoint, text, {.chunk_tokens = 32, .threads = 3});
   ASSERT_TRUE(one.ok() && three.ok());
   for (const auto& [name, entry] : one->entries) EXPECT_EQ(*three->find(name), entry.mean_squares);
+}
+
+// The factors lead back to the products: H^-1 = U^T * U. One layer at a time gives the same.
+TEST(Calibration, GptqIsToldOfEveryMatrix) {
+  const formats::Checkpoint checkpoint = open("tiny_llama_hf");
+  const formats::ModelSpec& spec = checkpoint.spec();
+  const CalibrationText text = some_tokens(96, spec.vocab_size);
+  const CalibrationOptions options = {.chunk_tokens = 32, .threads = 2};
+  GptqCalibration all(checkpoint, text, options);
+  GptqCalibration one_by_one(checkpoint, text, options, /*budget_bytes=*/1);
+  for (int32_t layer = 0; layer < spec.num_layers; ++layer) {
+    for (const formats::WeightRole role :
+         {formats::WeightRole::kAttnQ, formats::WeightRole::kAttnV,
+          formats::WeightRole::kAttnOutput, formats::WeightRole::kFfnUp,
+          formats::WeightRole::kFfnDown}) {
+      const auto a = all.factor({role, layer});
+      ASSERT_TRUE(a.ok()) << a.error().message();
+      const auto b = one_by_one.factor({role, layer});
+      ASSERT_TRUE(b.ok()) << b.error().message();
+      EXPECT_EQ((*a)->columns(), checkpoint.tensor({role, layer}).columns);
+      const auto columns = static_cast<size_t>((*a)->columns());
+      std::vector<float> row(columns);
+      for (size_t i = 0; i < columns; ++i) row[i] = std::sin(static_cast<float>(i));
+      std::vector<float> other = row;
+      std::vector<BFloat16> scales(columns / 32);
+      std::vector<int8_t> codes(columns);
+      std::vector<int8_t> other_codes(columns);
+      (*a)->round_row(row, 32, scales, codes);
+      (*b)->round_row(other, 32, scales, other_codes);
+      EXPECT_EQ(codes, other_codes);
+    }
+  }
 }
 
 TEST(Calibration, TooLittleTextIsRefused) {

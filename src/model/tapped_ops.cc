@@ -12,12 +12,31 @@ using kernels::FloatRows;
 using kernels::Lane;
 using kernels::PackedMatrix;
 
+namespace {
+
+// Rows of the triangle are dealt one by one: they grow longer.
+void add_products(const Lane& lane, const FloatRows& x, int64_t num_rows, float* products) {
+  for (int64_t i = lane.index(); i < x.columns; i += lane.count()) {
+    float* out = products + i * x.columns;
+    for (int64_t row = 0; row < num_rows; ++row) {
+      const float* values = x.row(row);
+      const float factor = values[i];
+      for (int64_t j = 0; j <= i; ++j) out[j] += factor * values[j];
+    }
+  }
+}
+
+}  // namespace
+
 Result<std::unique_ptr<PackedMatrix>> TappedOps::pack(std::span<const kernels::MatrixPart> parts,
                                                       const kernels::PackOptions& options) const {
   ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> packed, inner_.pack(parts, options));
   auto matrix = std::make_unique<Matrix>();
   for (const kernels::MatrixPart& part : parts) matrix->parts.push_back(part.data.data());
   matrix->sums.resize(static_cast<size_t>(parts.front().columns));
+  if (with_products_.contains(matrix->parts.front())) {
+    matrix->products.resize(matrix->sums.size() * matrix->sums.size());
+  }
   by_matrix_[packed.get()] = matrix.get();
   matrices_.push_back(std::move(matrix));
   return packed;
@@ -36,6 +55,7 @@ void TappedOps::tap(const Lane& lane, const Activations& x, int64_t num_rows,
       into.sums[static_cast<size_t>(column)] += value * value;
     }
   }
+  if (!into.products.empty()) add_products(lane, rows, num_rows, into.products.data());
   if (lane.index() == 0) into.rows += static_cast<uint64_t>(num_rows);
 }
 

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// An Ops that passes everything on to another and adds up the squares of what its matrices read.
-// Internal to calibration. The other one must compute in f32 (ActivationMode::kFloat).
+// An Ops that passes everything on to another and adds up the squares of what its matrices read,
+// and for some the products of all pairs of columns. Internal to calibration. The other one must
+// compute in f32 (ActivationMode::kFloat).
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -19,10 +22,13 @@ class TappedOps final : public kernels::Ops {
   struct Matrix {
     std::vector<const std::byte*> parts;  // where the file holds them
     std::vector<double> sums;             // of squares, by column
+    std::vector<float> products;          // [columns, columns], lower triangle; or none
     uint64_t rows = 0;
   };
 
-  explicit TappedOps(const kernels::Ops& inner) : inner_(inner) {}
+  // `with_products`: parts (by where the file holds them) whose matrices want the products too.
+  explicit TappedOps(const kernels::Ops& inner, std::set<const std::byte*> with_products = {})
+      : inner_(inner), with_products_(std::move(with_products)) {}
 
   const std::vector<std::unique_ptr<Matrix>>& matrices() const { return matrices_; }
 
@@ -84,6 +90,7 @@ class TappedOps final : public kernels::Ops {
            const kernels::PackedMatrix& matrix) const;
 
   const kernels::Ops& inner_;
+  const std::set<const std::byte*> with_products_;
   // Ops are const while they are used; these are this one's own book-keeping.
   mutable std::vector<std::unique_ptr<Matrix>> matrices_;
   mutable std::map<const kernels::PackedMatrix*, Matrix*> by_matrix_;

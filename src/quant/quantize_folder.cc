@@ -53,6 +53,7 @@ struct Part {
 
 // One tensor of the input and what becomes of it.
 struct Job {
+  WeightId id;
   const TensorView* view = nullptr;
   std::string name;  // of the weight, in the folder
   bool linear = false;
@@ -61,6 +62,7 @@ struct Job {
 
 // A linear layer's bytes, in the order of the file.
 struct Layer {
+  std::shared_ptr<const GptqFactor> factor;
   std::vector<std::byte> codes;
   std::vector<BFloat16> scales;
   double squares = 0.0;
@@ -89,6 +91,8 @@ class FolderQuantizer {
   Result<Layer> quantize(const Job& job) const;
   bool quantize_row(const Job& job, int64_t row, std::vector<float>& values, Layer& layer,
                     double& squares, double& errors) const;
+  void gptq_row(const GptqFactor& factor, int64_t row, std::vector<float>& values, Layer& layer,
+                double& errors) const;
   void add_to_report(const Job& job, const Layer* layer, QuantizeReport& report) const;
 
   const Checkpoint& checkpoint_;
@@ -115,7 +119,7 @@ Result<> FolderQuantizer::choose_group() {
 void FolderQuantizer::plan() {
   const formats::ModelSpec& spec = checkpoint_.spec();
   const auto add = [&](WeightId id, bool linear) {
-    Job job{&checkpoint_.tensor(id), formats::hugging_face_weight_name(id), linear, nullptr};
+    Job job{id, &checkpoint_.tensor(id), formats::hugging_face_weight_name(id), linear, nullptr};
     if (linear && options_.importance != nullptr) {
       job.importance = options_.importance->find(formats::gguf_weight_name(id));
     }
@@ -232,6 +236,12 @@ bool FolderQuantizer::quantize_row(const Job& job, int64_t row, std::vector<floa
     if (!std::isfinite(value)) return false;
     largest = std::max(largest, std::fabs(value));
   }
+  for (const float value : values)
+    squares += static_cast<double>(value) * static_cast<double>(value);
+  if (layer.factor != nullptr) {
+    gptq_row(*layer.factor, row, values, layer, errors);
+    return true;
+  }
   const bool int4 = options_.scheme == FolderScheme::kW4A16;
   const bool fp8 = options_.scheme == FolderScheme::kFp8Dynamic;
   const size_t group = int4 ? static_cast<size_t>(group_) : columns;
@@ -263,11 +273,28 @@ bool FolderQuantizer::quantize_row(const Job& job, int64_t row, std::vector<floa
         }
       }
       const auto error = static_cast<double>(values[i] - decoded);
-      squares += static_cast<double>(values[i]) * static_cast<double>(values[i]);
       errors += error * error;
     }
   }
   return true;
+}
+
+void FolderQuantizer::gptq_row(const GptqFactor& factor, int64_t row, std::vector<float>& values,
+                               Layer& layer, double& errors) const {
+  const size_t columns = values.size();
+  const auto group = static_cast<size_t>(group_);
+  const auto index = static_cast<size_t>(row);
+  const std::vector<float> wanted = values;
+  std::vector<int8_t> codes(columns);
+  const auto scales = std::span(layer.scales).subspan(index * columns / group, columns / group);
+  factor.round_row(values, group_, scales, codes);
+  for (size_t i = 0; i < columns; ++i) {
+    const auto nibble = static_cast<unsigned>(codes[i] + 8);
+    layer.codes[(index * columns + i) / 2] |= static_cast<std::byte>(nibble << (i % 2 * 4));
+    const float decoded = to_float(scales[i / group]) * static_cast<float>(codes[i]);
+    const auto error = static_cast<double>(wanted[i] - decoded);
+    errors += error * error;
+  }
 }
 
 Result<Layer> FolderQuantizer::quantize(const Job& job) const {
@@ -279,6 +306,9 @@ Result<Layer> FolderQuantizer::quantize(const Job& job) const {
   }
   const auto elements = static_cast<size_t>(view.rows * view.columns);
   Layer layer;
+  if (int4 && options_.factor_of) {
+    ASSIGN_OR_RETURN(layer.factor, options_.factor_of(job.id));
+  }
   layer.codes.resize(int4 ? elements / 2 : elements);
   layer.scales.resize(int4 ? elements / static_cast<size_t>(group_)
                            : static_cast<size_t>(view.rows));
