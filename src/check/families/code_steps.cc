@@ -206,13 +206,18 @@ void evaluate_text(const CodeStep& step, std::string& x) {
 constexpr int64_t kLargestArgument = 99;  // in size; texts are shorter
 constexpr int64_t kLargestValue = 1'000'000;
 
-// What bounds a number's size or a text's length after a step; lists stay small by themselves.
+// What bounds a number's size or a text's length after a step. In every table some steps don't
+// grow, so that there is always a step left to draw. Lists stay small by themselves.
 int64_t grown_by(CodeInput kind, const CodeStep& step, int64_t largest) {
-  if (kind == CodeInput::kText) return step.kind == kRepeat ? largest * step.number : largest + 8;
   if (kind == CodeInput::kList) return largest;
+  if (kind == CodeInput::kText) {
+    if (step.kind == kRepeat) return largest * step.number;
+    return step.kind == kAppend || step.kind == kPrepend ? largest + 8 : largest;
+  }
   if (step.kind == kSquare) return largest * largest;
   if (step.kind == kMultiply) return largest * step.number;
-  return largest + step.number;
+  const bool adds = step.kind == kAdd || step.kind == kSubtract || step.kind == kLarger;
+  return adds ? largest + step.number : largest;
 }
 
 }  // namespace
