@@ -274,6 +274,8 @@ TEST_F(AdmissionTest, TimingsAddUpToTheTotal) {
     EXPECT_GT(timings.at("total_ms").to_number<double>(), 7);
     EXPECT_GE(timings.at("cached_tokens").as_int64(), 0);
     EXPECT_NEAR(sum, timings.at("total_ms").to_number<double>(), 0.01);
+    const double p50_ms = timings.at("quoted_ttft_p50_ms").to_number<double>();
+    EXPECT_GE(timings.at("quoted_ttft_p95_ms").to_number<double>(), p50_ms);
   };
   const std::string asked = "x-puna-timings: 1\r\n";
   const TestResponse whole = post("/v1/completions", kBody, asked);

@@ -239,10 +239,11 @@ std::string Generation::timings() const {
   return fmt::format(
       R"(,"puna_timings":{{"intake_ms":{:.3f},"queue_ms":{:.3f},"prefill_ms":{:.3f},)"
       R"("decode_ms":{:.3f},"stall_ms":{:.3f},"total_ms":{:.3f},"cached_tokens":{},)"
-      R"("kv_block_seconds":{:.6f}}})",
+      R"("kv_block_seconds":{:.6f},"quoted_ttft_p50_ms":{:.3f},"quoted_ttft_p95_ms":{:.3f}}})",
       ms(facts.submitted_ns - terms_.arrived_ns), ms(facts.queue_ns), ms(facts.prefill_ns),
       ms(facts.decode_ns), ms(facts.stall_ns), ms(finished_ns - terms_.arrived_ns),
-      usage().cached_tokens, ms(kv_block_ns) / 1000.0);
+      usage().cached_tokens, ms(kv_block_ns) / 1000.0, ms(facts.quoted_ttft_p50_ns),
+      ms(facts.quoted_ttft_p95_ns));
 }
 
 void Generation::count_refusal(size_t reason) const {

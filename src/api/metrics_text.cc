@@ -159,6 +159,8 @@ void append_counters(MetricsText& text, const engine::EngineStats& stats) {
 void append_histograms(MetricsText& text, const engine::EngineStats& stats) {
   text.histogram("vllm:time_to_first_token_seconds", "Submission to first token.",
                  stats.time_to_first_token_s);
+  text.histogram("puna:ttft_over_quote", "Submission to first token over its quoted p95.",
+                 stats.ttft_over_quote);
   text.histogram("vllm:inter_token_latency_seconds", "Between two tokens of a request.",
                  stats.inter_token_latency_s);
   text.histogram("vllm:time_per_output_token_seconds",

@@ -11,6 +11,7 @@ namespace {
 
 constexpr double kShortestRetryS = 0.01;
 constexpr double kLongestRetryS = 60;  // clients give up on longer waits
+constexpr double kShareOfFree = 3;     // of the queue that one tenant may have, over what is free
 constexpr std::array<std::string_view, kNumClasses> kClassNames = {"interactive", "batch",
                                                                    "background"};
 
@@ -20,10 +21,24 @@ double retry_in(double wait_s) { return std::clamp(wait_s, kShortestRetryS, kLon
 
 }  // namespace
 
-Claim Admission::claim(size_t rank, int64_t requests, int64_t tokens) {
-  Claim claim{.rank = rank, .requests = requests, .tokens = tokens};
-  claim.class_requests = classes_[rank].requests.fetch_add(requests);
-  claim.class_tokens = classes_[rank].tokens.fetch_add(tokens);
+Admission::Admission(const EngineConfig& config, const BackendLimits& limits)
+    : config_(config), limits_(limits), tenants_(kNumClasses * config.tenants.size()) {
+  double sum = 0;
+  for (const TenantPolicy& tenant : config.tenants) sum += tenant.weight;
+  mean_weight_ = sum / static_cast<double>(config.tenants.size());
+  load_.store({});
+}
+
+Claim Admission::claim(const Request& request, int64_t requests, int64_t tokens) {
+  Claim claim{.rank = index_of(request.request_class),
+              .tenant = request.tenant,
+              .requests = requests,
+              .tokens = tokens};
+  claim.class_requests = classes_[claim.rank].requests.fetch_add(requests);
+  claim.class_tokens = classes_[claim.rank].tokens.fetch_add(tokens);
+  TenantQueue& own = tenant_queue(claim.rank, static_cast<size_t>(claim.tenant));
+  claim.own_requests = own.requests.fetch_add(requests);
+  claim.tenant_tokens = own.tokens.fetch_add(tokens);
   fill_ahead(claim);
   return claim;
 }
@@ -31,27 +46,54 @@ Claim Admission::claim(size_t rank, int64_t requests, int64_t tokens) {
 void Admission::give_back(const Claim& claim) {
   classes_[claim.rank].requests.fetch_sub(claim.requests);
   classes_[claim.rank].tokens.fetch_sub(claim.tokens);
+  TenantQueue& own = tenant_queue(claim.rank, static_cast<size_t>(claim.tenant));
+  own.requests.fetch_sub(claim.requests);
+  own.tokens.fetch_sub(claim.tokens);
 }
 
-Claim Admission::look(size_t rank, int64_t requests, int64_t tokens) const {
-  Claim claim{.rank = rank, .requests = requests, .tokens = tokens};
-  claim.class_requests = queued_requests(rank);
-  claim.class_tokens = queued_tokens(rank);
+Claim Admission::look(const Request& request, int64_t requests, int64_t tokens) const {
+  Claim claim{.rank = index_of(request.request_class),
+              .tenant = request.tenant,
+              .requests = requests,
+              .tokens = tokens};
+  claim.class_requests = queued_requests(claim.rank);
+  claim.class_tokens = queued_tokens(claim.rank);
+  const TenantQueue& own = tenant_queue(claim.rank, static_cast<size_t>(claim.tenant));
+  claim.own_requests = own.requests.load(kRelaxed);
+  claim.tenant_tokens = own.tokens.load(kRelaxed);
   fill_ahead(claim);
   return claim;
 }
 
 void Admission::fill_ahead(Claim& claim) const {
+  claim.tenant_requests = claim.own_requests;
   for (size_t rank = 0; rank < kNumClasses; ++rank) {
     const bool own = rank == claim.rank;
     const int64_t requests = own ? claim.class_requests : queued_requests(rank);
     const int64_t tokens = own ? claim.class_tokens : queued_tokens(rank);
     claim.all_requests += requests;
     claim.all_tokens += tokens;
+    if (!own) {
+      const TenantQueue& queue = tenant_queue(rank, static_cast<size_t>(claim.tenant));
+      claim.tenant_requests += queue.requests.load(kRelaxed);
+      claim.tenant_tokens += queue.tokens.load(kRelaxed);
+    }
     if (rank > claim.rank) continue;
     claim.requests_ahead += requests;
     claim.tokens_ahead += tokens;
   }
+  if (config_.tenants.size() > 1) fill_turns(claim);
+}
+
+// Tenants that wait in its class have their turns by weight (FairShare).
+void Admission::fill_turns(Claim& claim) const {
+  const auto tenant = static_cast<size_t>(claim.tenant);
+  double sum = 0;
+  for (size_t other = 0; other < config_.tenants.size(); ++other) {
+    const bool waits = tenant_queue(claim.rank, other).requests.load(kRelaxed) > 0;
+    if (waits || other == tenant) sum += config_.tenants[other].weight;
+  }
+  claim.starts_per_turn = sum / config_.tenants[tenant].weight;
 }
 
 int64_t Admission::queued_requests() const {
@@ -77,9 +119,13 @@ double Admission::expected_wait_s(const Request& request, const Claim& claim, co
   if (claim.requests_ahead == 0 && load.free_slots > 0 && reserve <= load.free_blocks) return 0;
   const DrainRate& rate = classes_[claim.rank].drain_rate;
   if (rate.requests_per_s() > 0 && load.starts_per_s > 0) {
-    // Others start in between as they did lately: their classes' turns.
+    // Others start in between: their classes' turns as they were lately, and other tenants'. Those
+    // that wait before it in its class are the most there can be.
     const double turns = std::max(1.0, load.starts_per_s / rate.requests_per_s());
-    const double starts = std::ceil(turns * static_cast<double>(claim.class_requests + 1));
+    const double own =
+        std::min(static_cast<double>(claim.class_requests + 1),
+                 static_cast<double>(claim.own_requests + 1) * claim.starts_per_turn);
+    const double starts = std::ceil(turns * own);
     const double wait_s = load.seconds_until_starts(static_cast<int64_t>(starts), now_ns);
     if (wait_s >= 0) return wait_s;
     const double by_requests =
@@ -186,6 +232,38 @@ double Admission::places_free_in_s(const Claim& claim, int64_t requests, int64_t
                     : retry_in(wait_s);
 }
 
+// With several tenants none fills the queue alone: each may have kShareOfFree times as much waiting
+// as is still free, more by weight. So there is always room for one that comes late, and however
+// many come, what they have waiting converges to their weights (dynamic thresholds: Choudhury and
+// Hahne, IEEE/ACM Transactions on Networking 6, 1998). Requests over that; 0: none, and one whose
+// tenant has nothing waiting is never over.
+int64_t Admission::over_share(const Claim& claim) const {
+  if (config_.tenants.size() < 2 || claim.tenant_requests == 0) return 0;
+  const double weight = config_.tenants[static_cast<size_t>(claim.tenant)].weight / mean_weight_;
+  const auto room = [&](int64_t limit, int64_t used) {
+    return static_cast<int64_t>(kShareOfFree * weight * static_cast<double>(limit - used));
+  };
+  const int64_t requests = claim.tenant_requests + claim.requests -
+                           room(config_.max_queued_requests, claim.all_requests);
+  const int64_t tokens =
+      claim.tenant_tokens + claim.tokens - room(config_.max_queued_tokens, claim.all_tokens);
+  const int64_t each = std::max<int64_t>(1, claim.tenant_tokens / claim.tenant_requests);
+  const int64_t over = std::max(requests, tokens > 0 ? 1 + (tokens - 1) / each : 0);
+  return std::clamp<int64_t>(over, 0, claim.tenant_requests);
+}
+
+// Each start, whoever's it is, leaves room that the tenant's part grows by; those of its own also
+// leave its part.
+double Admission::wait_for_share_s(const Claim& claim, int64_t over, TimeNs now_ns) const {
+  const Load load = load_.load();
+  const double weight = config_.tenants[static_cast<size_t>(claim.tenant)].weight / mean_weight_;
+  const double starts =
+      std::ceil(static_cast<double>(over) / (kShareOfFree * weight + 1 / claim.starts_per_turn));
+  const double wait_s = load.seconds_until_starts(static_cast<int64_t>(starts), now_ns);
+  if (wait_s >= 0) return retry_in(wait_s);
+  return classes_[claim.rank].drain_rate.seconds_until(0, static_cast<int64_t>(starts));
+}
+
 std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim, const Estimate& estimate,
                                                   TimeNs now_ns) const {
   const ClassPolicy& policy = config_.classes[claim.rank];
@@ -198,10 +276,16 @@ std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim, const Esti
   const double limit_s = seconds(policy.max_queue_time_ns);
   const bool slow = limit_s > 0 && claim.requests_ahead > 0 && estimate.wait_s > limit_s &&
                     classes_[claim.rank].drain_rate.measured();
-  if (!full && !slow) return nullptr;
+  const int64_t share_over = full ? 0 : over_share(claim);
+  if (!full && !slow && share_over == 0) return nullptr;
   auto refusal = std::make_unique<Refusal>();
   refusal->tokens_ahead = claim.tokens_ahead;
-  if (full) {
+  if (share_over > 0) {
+    refusal->retry_after_s = wait_for_share_s(claim, share_over, now_ns);
+    refusal->message = fmt::format(
+        "The tenant's share of the queue is full: {} of its requests wait. Retry in {:.1f} s.",
+        claim.tenant_requests, refusal->retry_after_s);
+  } else if (full) {
     refusal->retry_after_s =
         places_free_in_s(claim, requests_over, tokens_over, class_over, now_ns);
     refusal->message =
@@ -271,6 +355,10 @@ void Admission::leave_queue(const Sequence& sequence) {
   ClassQueue& queue = classes_[index_of(sequence.request_class)];
   queue.requests.fetch_sub(1, kRelaxed);
   queue.tokens.fetch_sub(sequence.prompt_tokens, kRelaxed);
+  TenantQueue& own =
+      tenant_queue(index_of(sequence.request_class), static_cast<size_t>(sequence.tenant));
+  own.requests.fetch_sub(1, kRelaxed);
+  own.tokens.fetch_sub(sequence.prompt_tokens, kRelaxed);
 }
 
 void Admission::note_started(const Sequence& sequence) {

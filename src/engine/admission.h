@@ -70,6 +70,7 @@ struct Load {
 
 struct Claim {
   size_t rank = 0;  // of the class
+  int32_t tenant = 0;
   int64_t requests = 0;
   int64_t tokens = 0;
   // Before it: all that wait, its own class, and those that start before it.
@@ -79,6 +80,12 @@ struct Claim {
   int64_t class_tokens = 0;
   int64_t tokens_ahead = 0;
   int64_t requests_ahead = 0;
+  // Of its tenant: in its class, in all classes, and how many starts of the class one of the
+  // tenant's takes when all tenants that wait there have their turns by weight.
+  int64_t own_requests = 0;
+  int64_t tenant_requests = 0;
+  int64_t tenant_tokens = 0;
+  double starts_per_turn = 1;
 };
 
 struct Estimate {
@@ -95,15 +102,12 @@ struct Estimate {
 
 class Admission {
  public:
-  Admission(const EngineConfig& config, const BackendLimits& limits)
-      : config_(config), limits_(limits) {
-    load_.store({});
-  }
+  Admission(const EngineConfig& config, const BackendLimits& limits);
 
   // Any thread.
-  Claim claim(size_t rank, int64_t requests, int64_t tokens);
+  Claim claim(const Request& request, int64_t requests, int64_t tokens);
   void give_back(const Claim& claim);
-  Claim look(size_t rank, int64_t requests, int64_t tokens) const;
+  Claim look(const Request& request, int64_t requests, int64_t tokens) const;
   Estimate estimate(const Request& request, const Claim& claim, TimeNs now_ns) const;
   // Null: taken.
   std::unique_ptr<Refusal> judge(const Request& request, const Claim& claim,
@@ -131,9 +135,24 @@ class Admission {
     int64_t started_tokens = 0;
   };
 
+  // What waits of one tenant in one class.
+  struct TenantQueue {
+    std::atomic<int64_t> requests{0};
+    std::atomic<int64_t> tokens{0};
+  };
+
+  const TenantQueue& tenant_queue(size_t rank, size_t tenant) const {
+    return tenants_[rank * config_.tenants.size() + tenant];
+  }
+  TenantQueue& tenant_queue(size_t rank, size_t tenant) {
+    return tenants_[rank * config_.tenants.size() + tenant];
+  }
   void fill_ahead(Claim& claim) const;
+  void fill_turns(Claim& claim) const;
+  int64_t over_share(const Claim& claim) const;
   double expected_wait_s(const Request& request, const Claim& claim, const Load& load,
                          double tpot_s, TimeNs now_ns) const;
+  double wait_for_share_s(const Claim& claim, int64_t over, TimeNs now_ns) const;
   std::unique_ptr<Refusal> queue_refusal(const Claim& claim, const Estimate& estimate,
                                          TimeNs now_ns) const;
   double places_free_in_s(const Claim& claim, int64_t requests, int64_t tokens,
@@ -144,6 +163,8 @@ class Admission {
   const EngineConfig& config_;
   const BackendLimits& limits_;
   std::array<ClassQueue, kNumClasses> classes_;
+  std::vector<TenantQueue> tenants_;  // [classes, tenants]
+  double mean_weight_ = 1;            // of the tenants
   Published<Load> load_;
   std::atomic<Rung> rung_{Rung::kNone};
 };

@@ -93,7 +93,7 @@ Result<Engine::Submission> Engine::submit(std::vector<Request> requests, Waker* 
     return Submission{.refusal = draining_refusal()};
   }
   const Request& first = requests.front();
-  const Claim claim = state.admission.claim(index_of(first.request_class), count, tokens);
+  const Claim claim = state.admission.claim(first, count, tokens);
   const TimeNs now_ns = state.clock.now_ns();
   const Estimate estimate = state.admission.estimate(first, claim, now_ns);
   auto refusal = state.admission.judge(first, claim, estimate, now_ns);
@@ -126,7 +126,10 @@ std::vector<ChannelPtr> Engine::State::enqueue(std::vector<Request> requests,
                              sequences.back()->cache_salt == sequence->cache_salt;
     if (!same_prompt) group = sequence->ticket;
     sequence->group = group;
-    sequence->channel->facts().submitted_ns = now_ns;
+    RequestFacts& facts = sequence->channel->facts();
+    facts.submitted_ns = now_ns;
+    facts.quoted_ttft_p50_ns = static_cast<TimeNs>(estimate.ttft_p50_s * kNsPerSecond);
+    facts.quoted_ttft_p95_ns = static_cast<TimeNs>(estimate.ttft_p95_s * kNsPerSecond);
     sequence->channel->hold(std::move(memory));
     channels.push_back(sequence->channel);
     sequences.push_back(std::move(sequence));
@@ -141,8 +144,7 @@ Result<Quote> Engine::quote(const Request& request) const {
   Request asked = request;
   apply_policy(asked, state.config, state.backend.limits());
   RETURN_IF_ERROR(check_request(asked, state.config, state.backend.limits()));
-  const Claim claim = state.admission.look(index_of(asked.request_class), 1,
-                                           static_cast<int64_t>(asked.prompt.size()));
+  const Claim claim = state.admission.look(asked, 1, static_cast<int64_t>(asked.prompt.size()));
   const TimeNs now_ns = state.clock.now_ns();
   const Estimate estimate = state.admission.estimate(asked, claim, now_ns);
   Quote quote{.ttft_p50_s = estimate.ttft_p50_s,

@@ -140,6 +140,7 @@ struct EngineStats {
   std::atomic<StepPhase> phase{StepPhase::kIdle};
   std::atomic<TimeNs> last_step_ns{0};  // when the last step ended; 0 before the first
   Histogram time_to_first_token_s;
+  Histogram ttft_over_quote;  // over the quoted p95
   Histogram inter_token_latency_s;
   Histogram e2e_latency_s;
   Histogram queue_time_s;

@@ -16,6 +16,7 @@ constexpr double kRequestTime[] = {0.01, 0.05, 0.1,  0.3,  0.5,  0.8,  1.0,   1.
                                    2.0,  2.5,  5.0,  10.0, 15.0, 20.0, 30.0,  40.0,
                                    50.0, 60.0, 120., 240., 480., 960., 1920., 7680.};
 constexpr double kStepTimeError[] = {0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0};
+constexpr double kOverQuote[] = {0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 5.0};
 constexpr double kRequestTokens[] = {1,    2,    5,    10,    20,    50,    100,    200,   500,
                                      1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000};
 constexpr double kIterationTokens[] = {1,   8,    16,   32,   64,   128,  256,
@@ -27,6 +28,7 @@ EngineStats::EngineStats(size_t num_tenants)
     : tenants(num_tenants),
       step_time_error(kStepTimeError),
       time_to_first_token_s(kTimeToFirstToken),
+      ttft_over_quote(kOverQuote),
       inter_token_latency_s(kStepTime),
       e2e_latency_s(kRequestTime),
       queue_time_s(kRequestTime),

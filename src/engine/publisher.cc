@@ -60,6 +60,10 @@ void Publisher::observe_token(Sequence& sequence, TimeNs now_ns) {
     facts.first_token_ns = now_ns;
     stats_.prompt_tokens.add(static_cast<uint64_t>(sequence.prompt_tokens));
     stats_.time_to_first_token_s.observe(seconds(facts.submitted_ns, now_ns));
+    if (facts.quoted_ttft_p95_ns > 0) {
+      stats_.ttft_over_quote.observe(static_cast<double>(now_ns - facts.submitted_ns) /
+                                     static_cast<double>(facts.quoted_ttft_p95_ns));
+    }
     stats_.prefill_time_s.observe(seconds(facts.first_scheduled_ns, now_ns));
   } else {
     stats_.inter_token_latency_s.observe(seconds(sequence.last_token_ns, now_ns));

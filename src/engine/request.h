@@ -116,6 +116,9 @@ struct RequestFacts {
   TimeNs first_token_ns = 0;
   TimeNs finished_ns = 0;
   int32_t preemptions = 0;
+  // What was promised when it was taken; 0: nothing was measured yet.
+  TimeNs quoted_ttft_p50_ns = 0;
+  TimeNs quoted_ttft_p95_ns = 0;
   // The time ledger. Of a finished request: queue + prefill + decode + stall = finished -
   // submitted.
   TimeNs queue_ns = 0;      // until its first step

@@ -27,6 +27,11 @@ int32_t count_in(const json::object& object, const char* name, int32_t otherwise
   return number == nullptr ? otherwise : static_cast<int32_t>(*number);
 }
 
+double number_in(const json::object& object, const char* name) {
+  const json::value* value = object.if_contains(name);
+  return value == nullptr || !value->is_number() ? 0 : value->to_number<double>();
+}
+
 // The text that a choice adds; a chunk with a role alone adds none.
 std::string_view text_of(const json::object& choice) {
   const json::object* delta = object_in(choice, "delta");
@@ -65,6 +70,9 @@ void AnswerReader::take_event(std::string_view data, TimeNs now_ns) {
   }
   if (event->contains("error")) record_.error = error_message_of(data);
   if (const json::object* usage = object_in(*event, "usage")) take_usage(*usage, record_);
+  if (const json::object* timings = object_in(*event, "puna_timings")) {
+    record_.quoted_ttft_ms = number_in(*timings, "quoted_ttft_p95_ms");
+  }
   const json::value* choices = event->if_contains("choices");
   if (choices == nullptr || !choices->is_array() || choices->get_array().empty()) return;
   const json::object* choice = choices->get_array().front().if_object();

@@ -386,8 +386,11 @@ TEST(Summary, CountsFromTheSendAndFromTheDueTime) {
   result.records.push_back(done(0, 100, 300, 5));
   result.records.push_back(done(100, 200, 1100, 11));
   result.records[1].sent_ns = 150 * kNsPerMs;  // the client was late
+  result.records[0].quoted_ttft_ms = 80;
   result.took_ns = 2 * kNsPerSecond;
   const Summary summary = summarise(result, Target{}, kNsPerSecond, {.ttft_ms = 99, .tpot_ms = 60});
+  EXPECT_EQ(summary.all.ttft_over_quote.count, 1U);
+  EXPECT_DOUBLE_EQ(summary.all.ttft_over_quote.p50, 1.25);
   EXPECT_DOUBLE_EQ(summary.all.ttft_ms.p50, 75);
   EXPECT_DOUBLE_EQ(summary.all.due_ttft_ms.p50, 100);
   EXPECT_DOUBLE_EQ(summary.all.tpot_ms.max, 90);
@@ -418,21 +421,30 @@ TEST(Summary, RetryAfterIsComparedWithWhenItWasTaken) {
   smaller.wanted_tokens = 49;
   Record other_tenant = done(300, 500, 550, 2);
   other_tenant.tenant = 1;
+  // Another was still refused at 600 ms, a larger one at 750 ms proves nothing.
+  Record refused;
+  refused.outcome = Outcome::kRefused;
+  refused.status = 429;
+  refused.wanted_tokens = 50;
+  refused.refusals = {{.status = 429, .sent_ns = 600 * kNsPerMs, .took_ns = 1}};
+  Record larger = refused;
+  larger.wanted_tokens = 51;
+  larger.refusals = {{.status = 429, .sent_ns = 750 * kNsPerMs, .took_ns = 1}};
   // Never came back, and was told nothing.
   Record gone;
   gone.outcome = Outcome::kRefused;
   gone.status = 503;
   gone.end_ns = 1;
   gone.refusals = {{.status = 503, .sent_ns = 900 * kNsPerMs, .took_ns = 4 * kNsPerMs}};
-  result.records = {back, witness, smaller, other_tenant, gone};
+  result.records = {back, witness, smaller, other_tenant, refused, larger, gone};
   result.took_ns = 2 * kNsPerSecond;
   const RefusalSummary refusals = summarise(result, Target{}, 1, {}).refusals;
-  EXPECT_EQ(refusals.by_status.at(429), 1U);
+  EXPECT_EQ(refusals.by_status.at(429), 3U);
   EXPECT_EQ(refusals.by_status.at(503), 1U);
   EXPECT_EQ(refusals.with_retry_after, 1U);
   EXPECT_DOUBLE_EQ(refusals.latency_ms.max, 4);
   EXPECT_EQ(refusals.retry_after_error.count, 1U);
-  EXPECT_DOUBLE_EQ(refusals.retry_after_error.p50, 0.25);  // told 1000 ms, it was 800
+  EXPECT_NEAR(refusals.retry_after_error.p50, 3.0 / 7, 1e-9);  // told 1000 ms, it was 600 to 800
   EXPECT_EQ(refusals.came_back, 1U);
   EXPECT_EQ(refusals.in_at_once, 1U);
 }

@@ -45,6 +45,7 @@ struct Record {
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
   int32_t output_tokens = 0;
+  double quoted_ttft_ms = 0;       // the server's p95, as Puna tells it; 0: none
   bool counted_by_server = false;  // by usage; else pieces of text
   std::vector<Refusal> refusals;   // attempts before the last, and the last if that was one
 

@@ -29,6 +29,7 @@ json::object as_json(const GroupSummary& group) {
           {"total_cached_tokens", group.cached_tokens},
           {"total_output_tokens", group.output_tokens},
           {"ttft_ms", as_json(group.ttft_ms)},
+          {"ttft_over_quote", as_json(group.ttft_over_quote)},
           {"tpot_ms", as_json(group.tpot_ms)},
           {"itl_ms", as_json(group.itl_ms)},
           {"e2el_ms", as_json(group.e2e_ms)},
@@ -142,6 +143,10 @@ std::string report_text(const ReportHead& head, const Summary& summary) {
   append_row(out, "E2E from due", all.due_e2e_ms);
   append_row(out, "refusal", summary.refusals.latency_ms);
   append_row(out, "Retry-After", summary.refusals.retry_after_ms);
+  if (all.ttft_over_quote.count > 0) {
+    fmt::format_to(end, "TTFT over the quoted p95: {:.2f} at p50, {:.2f} at p95, {:.2f} at p99\n",
+                   all.ttft_over_quote.p50, all.ttft_over_quote.p95, all.ttft_over_quote.p99);
+  }
   append_refusals(out, summary.refusals);
   append_groups(out, "tenant", summary.tenants);
   append_groups(out, "class", summary.classes);

@@ -20,7 +20,7 @@ GroupSummary summarise_group(std::string name, const std::vector<Record>& record
                              const std::function<bool(const Record&)>& belongs) {
   GroupSummary group;
   group.name = std::move(name);
-  std::vector<double> ttft, tpot, itl, e2e, due_ttft, due_e2e;
+  std::vector<double> ttft, tpot, itl, e2e, due_ttft, due_e2e, over_quote;
   for (const Record& record : records) {
     if (!belongs(record)) continue;
     ++group.requests;
@@ -37,11 +37,13 @@ GroupSummary summarise_group(std::string name, const std::vector<Record>& record
     if (record.first_ns != 0) {
       ttft.push_back(ms_between(record.sent_ns, record.first_ns));
       due_ttft.push_back(ms_between(record.due_ns, record.first_ns));
+      if (record.quoted_ttft_ms > 0) over_quote.push_back(ttft.back() / record.quoted_ttft_ms);
     }
     if (const auto value = tpot_of(record)) tpot.push_back(*value);
     itl.insert(itl.end(), record.gaps_ms.begin(), record.gaps_ms.end());
   }
   group.ttft_ms = percentiles_of(std::move(ttft));
+  group.ttft_over_quote = percentiles_of(std::move(over_quote));
   group.tpot_ms = percentiles_of(std::move(tpot));
   group.itl_ms = percentiles_of(std::move(itl));
   group.e2e_ms = percentiles_of(std::move(e2e));
@@ -50,36 +52,54 @@ GroupSummary summarise_group(std::string name, const std::vector<Record>& record
   return group;
 }
 
-// When requests were taken, by sender, to look up the first one after a refusal.
-class Admissions {
+// When requests were taken and refused, by sender, to find out when a refused one would have been
+// taken.
+class Attempts {
  public:
-  explicit Admissions(const std::vector<Record>& records) {
+  explicit Attempts(const std::vector<Record>& records) {
     for (const Record& record : records) {
-      if (record.status != 200) continue;
-      taken_[{record.tenant, record.cls}].push_back({record.sent_ns, record.wanted_tokens});
+      Sender& sender = senders_[{record.tenant, record.cls}];
+      if (record.status == 200) sender.taken.push_back({record.sent_ns, record.wanted_tokens});
+      for (const Refusal& refusal : record.refusals) {
+        sender.refused.push_back({refusal.sent_ns, record.wanted_tokens});
+      }
     }
-    for (auto& entry : taken_) std::sort(entry.second.begin(), entry.second.end());
+    for (auto& [key, sender] : senders_) {
+      std::sort(sender.taken.begin(), sender.taken.end());
+      std::sort(sender.refused.begin(), sender.refused.end());
+    }
   }
 
-  // Until one at least as large was taken, or none was.
+  // Until one at least as large was taken, or none was; see RefusalSummary::retry_after_error.
   std::optional<TimeNs> wait_after(const Record& record, const Refusal& refusal) const {
-    const auto found = taken_.find({record.tenant, record.cls});
-    if (found == taken_.end()) return std::nullopt;
-    auto at = std::upper_bound(found->second.begin(), found->second.end(),
-                               std::make_pair(refusal.sent_ns, INT64_MAX));
-    for (; at != found->second.end(); ++at) {
-      if (at->second >= record.wanted_tokens) return at->first - refusal.sent_ns;
+    const Sender& sender = senders_.at({record.tenant, record.cls});
+    auto taken = std::upper_bound(sender.taken.begin(), sender.taken.end(),
+                                  Attempt{refusal.sent_ns, INT64_MAX});
+    while (taken != sender.taken.end() && taken->second < record.wanted_tokens) ++taken;
+    if (taken == sender.taken.end()) return std::nullopt;
+    auto refused = std::lower_bound(sender.refused.begin(), sender.refused.end(),
+                                    Attempt{taken->first, INT64_MIN});
+    TimeNs still_ns = refusal.sent_ns;
+    while (refused != sender.refused.begin() && (--refused)->first > refusal.sent_ns) {
+      if (refused->second > record.wanted_tokens) continue;
+      still_ns = refused->first;
+      break;
     }
-    return std::nullopt;
+    return (still_ns + taken->first) / 2 - refusal.sent_ns;
   }
 
  private:
-  std::map<std::pair<int32_t, int32_t>, std::vector<std::pair<TimeNs, int64_t>>> taken_;
+  using Attempt = std::pair<TimeNs, int64_t>;  // when it was sent, and its tokens
+  struct Sender {
+    std::vector<Attempt> taken;
+    std::vector<Attempt> refused;
+  };
+  std::map<std::pair<int32_t, int32_t>, Sender> senders_;
 };
 
 RefusalSummary summarise_refusals(const std::vector<Record>& records) {
   RefusalSummary summary;
-  const Admissions admissions(records);
+  const Attempts sent(records);
   std::vector<double> latency, retry_after, errors;
   for (const Record& record : records) {
     const size_t attempts = record.refusals.size() + (record.status == 200 ? 1 : 0);
@@ -95,7 +115,7 @@ RefusalSummary summarise_refusals(const std::vector<Record>& records) {
       if (!refusal.retry_after_ns) continue;
       ++summary.with_retry_after;
       retry_after.push_back(ms_between(0, *refusal.retry_after_ns));
-      const auto wait_ns = admissions.wait_after(record, refusal);
+      const auto wait_ns = sent.wait_after(record, refusal);
       if (!wait_ns || *wait_ns <= 0) continue;
       const auto wait = static_cast<double>(*wait_ns);
       errors.push_back(std::abs(static_cast<double>(*refusal.retry_after_ns) - wait) / wait);

@@ -35,11 +35,12 @@ struct GroupSummary {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;
   int64_t output_tokens = 0;
-  Percentiles ttft_ms;      // from the send to the first text
-  Percentiles tpot_ms;      // (last text - first text) / (output tokens - 1)
-  Percentiles itl_ms;       // between pieces of text
-  Percentiles e2e_ms;       // from the send to the end
-  Percentiles due_ttft_ms;  // from when it was due: with what a slow client or retries add
+  Percentiles ttft_ms;          // from the send to the first text
+  Percentiles tpot_ms;          // (last text - first text) / (output tokens - 1)
+  Percentiles itl_ms;           // between pieces of text
+  Percentiles e2e_ms;           // from the send to the end
+  Percentiles ttft_over_quote;  // of the server's quoted p95, where it told one
+  Percentiles due_ttft_ms;      // from when it was due: with what a slow client or retries add
   Percentiles due_e2e_ms;
 };
 
@@ -48,8 +49,11 @@ struct RefusalSummary {
   Percentiles latency_ms;
   size_t with_retry_after = 0;
   Percentiles retry_after_ms;
-  // |Retry-After - wait| / wait. The wait is until a request at least as large of the same tenant
-  // and class was sent and taken, be it the same client's or another's.
+  // |Retry-After - wait| / wait. When the wait was over lies between two sends of the same tenant
+  // and class, be it the same client's or another's: the first that was taken and at least as
+  // large, and the last before it that was refused and not larger. The middle of them counts. Where
+  // larger requests come seldom, the first is late, for a place may have gone to a smaller one:
+  // requests of one size measure best.
   Percentiles retry_after_error;
   size_t came_back = 0;   // refused clients that tried again
   size_t in_at_once = 0;  // ... and were taken the first time they did

@@ -115,6 +115,7 @@ std::string request_of(const Target& target, const PlannedRequest& planned) {
     body["prompt"] = completion_prompt(target, planned);
   }
   Headers headers = target.key_headers(static_cast<size_t>(planned.tenant));
+  headers.emplace_back("x-puna-timings", "1");  // what was quoted; others don't know it
   if (planned.cls >= 0) {
     headers.emplace_back("x-puna-class", target.classes[static_cast<size_t>(planned.cls)].name);
   }

@@ -7,7 +7,7 @@
 namespace puna::sim {
 namespace {
 
-constexpr uint64_t kShards = 8;
+constexpr uint64_t kShards = 16;
 
 struct Shard : ::testing::TestWithParam<uint64_t> {};
 
