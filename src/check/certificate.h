@@ -63,8 +63,9 @@ struct Certificate {
   std::string template_name;  // chat template
   uint64_t seed = 0;
   int32_t difficulty = 0;
-  double delta = 0;  // largest loss that passes
-  double error = 0;  // of a false pass, and of a false refusal
+  double delta = 0;        // largest loss that passes
+  double error = 0;        // of a false pass, and of a false refusal
+  double early_error = 0;  // the part of it for early ends; 0: none
   // The control: the base asked again in smaller batches.
   int64_t control_items = 0;
   int64_t control_flips = 0;

@@ -78,7 +78,6 @@ FamilyResult FamilyGate::result() const {
   result.clusters = std::set<int32_t>(clusters_.begin(), clusters_.end()).size();
   if (counts_.items == 0) {
     result.loss = {.low = -1, .high = 1};
-    result.why = "no items were asked";
     return result;
   }
   const double late_error = config_.error - config_.early_error;
