@@ -127,6 +127,39 @@ Result<> prepare_folder(const std::string& path) {
   return Error(ErrorCode::kIo, "--report {}: the folder can't be written to", path);
 }
 
+Result<std::string> key_path(const CheckFlags& flags) {
+  if (!flags.key.empty()) return flags.key;
+  return check::SigningKey::default_path();
+}
+
+Result<> verify_file(std::string_view flag, const std::string& path, const std::string& hash) {
+  if (path.empty()) return Ok{};
+  auto found = check::weights_hash(path);
+  if (!found.ok()) return std::move(found).error().with_context(flag);
+  if (*found == hash) return Ok{};
+  return Error(ErrorCode::kInvalidArgument,
+               "{} {}: the certificate is of another file: {}… not {}…", flag, path,
+               hash.substr(0, 12), found->substr(0, 12));
+}
+
+Result<int> verify_certificate(const CheckFlags& flags) {
+  ASSIGN_OR_RETURN(const std::string path, key_path(flags));
+  auto key = check::SigningKey::load(path);
+  if (!key.ok()) return std::move(key).error().with_context("--key");
+  ASSIGN_OR_RETURN(const check::Certificate certificate, check::read_certificate(flags.verify));
+  if (auto valid = check::verify(certificate, *key); !valid.ok()) {
+    return std::move(valid).error().with_context(flags.verify);
+  }
+  RETURN_IF_ERROR(verify_file("--base", flags.pair.model.model, certificate.base_hash));
+  RETURN_IF_ERROR(verify_file("--variant", flags.pair.variant, certificate.variant_hash));
+  fmt::print("valid: {} against {}, build {}, KV {}\n", certificate.variant, certificate.base,
+             certificate.build, certificate.kv_dtype);
+  for (const check::FamilyCertificate& family : certificate.families) {
+    fmt::print("  {:<13}{}\n", family.name, check::verdict_text(family.verdict, family.degraded));
+  }
+  return 0;
+}
+
 class Check {
  public:
   explicit Check(const CheckFlags& flags) : flags_(flags), config_(check_config(flags)) {}
@@ -154,10 +187,7 @@ Result<> Check::prepare() {
   RETURN_IF_ERROR(check_items(suites_, config_));
   if (!flags_.report.empty()) RETURN_IF_ERROR(prepare_folder(flags_.report));
   if (!flags_.report.empty() || flags_.json) {
-    std::string path = flags_.key;
-    if (path.empty()) {
-      ASSIGN_OR_RETURN(path, check::SigningKey::default_path());
-    }
+    ASSIGN_OR_RETURN(const std::string path, key_path(flags_));
     auto key = check::SigningKey::load_or_create(path);
     if (!key.ok()) return std::move(key).error().with_context("--key");
     key_.emplace(std::move(key).value());
@@ -301,6 +331,8 @@ Result<int> Check::run() {
 
 }  // namespace
 
-Result<int> check_command(const CheckFlags& flags) { return Check(flags).run(); }
+Result<int> check_command(const CheckFlags& flags) {
+  return flags.verify.empty() ? Check(flags).run() : verify_certificate(flags);
+}
 
 }  // namespace puna::cli

@@ -52,7 +52,8 @@ void add_check_flags(CLI::App& app, CheckFlags& flags) {
   add_number<double>(app, "--screen-same-top", flags.screen_same_top, 0, 100);
   add_number<int32_t>(app, "--control-items", flags.control_items, 0, kMaxItems);
   add_number<int32_t>(app, "--batch", flags.batch, 1, kMaxSequences);
-  app.add_option("--report", flags.report);
+  CLI::Option* report = app.add_option("--report", flags.report);
+  app.add_option("--verify", flags.verify)->excludes(report);
   app.add_option("--key", flags.key);
   app.add_flag("--json", flags.json);
   app.add_option("--chat-template", flags.pair.model.chat_template)
@@ -70,6 +71,7 @@ void add_divergence_flags(CLI::App& app, DivergenceFlags& flags) {
 }
 
 Result<> finish_check(const CheckFlags& flags) {
+  if (!flags.verify.empty()) return Ok{};
   RETURN_IF_ERROR(finish_pair(flags.pair));
   for (const std::string& name : flags.families) {
     if (check::family_named(name)) continue;

@@ -181,6 +181,7 @@ struct CheckFlags {
   int32_t control_items = 60;
   int32_t batch = 32;
   std::string report;  // a folder
+  std::string verify;  // a certificate to look at, instead of a check
   std::string key;     // empty: SigningKey::default_path()
   bool json = false;
 };

@@ -202,6 +202,7 @@ Both answer the same seeded items. Exit code: 0 all pass, 3 all pass but a loss 
   --report DIR             write certificate.json and report.html
   --key FILE               what signs (default: check.key in the user's configuration, made once)
   --json                   print the certificate
+  --verify FILE            only: is this certificate unchanged, and (with --variant) of that file?
   --screen-kld X, --screen-same-top P   refuse by divergence alone (0.1 nats, 85 %); --no-screen
   --control-items N        base against base (60; 0: none); --batch N answers at once (32)
   --kv-dtype TYPE          auto, bf16, int8, f32: of the variant; --base-kv-dtype of the base
