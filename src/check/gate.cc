@@ -53,19 +53,15 @@ bool FamilyGate::early_verdict() const {
   const bool good = sees_enough(counts_, Hypothesis::kLossAtLeast, config_);
   if (!good && !sees_enough(counts_, Hypothesis::kLossAtMost, config_)) return false;
   if (share(base_right_, counts_.items) < config_.base_floor) return false;
-  FamilyResult ignored;
-  const Interval interval =
-      with_clusters(anytime_interval(counts_, config_.early_error), config_.early_error, ignored);
-  return good ? interval.high < config_.delta : interval.low > config_.delta;
+  if (!good) return true;
+  const double high = anytime_interval(counts_, config_.early_error).high;
+  return upper_end(high, config_.early_error) < config_.delta;
 }
 
-Interval FamilyGate::with_clusters(Interval interval, double error, FamilyResult& result) const {
+double FamilyGate::upper_end(double of_items, double error) const {
   const double clustered = cluster_standard_error(differences_, clusters_);
-  if (clustered <= plain_standard_error(counts_)) return interval;
-  const Interval wide = cluster_interval(differences_, clusters_, error);
-  result.clustered = wide.low < interval.low || wide.high > interval.high;
-  result.p = std::max(result.p, cluster_p_value(differences_, clusters_));
-  return {.low = std::min(interval.low, wide.low), .high = std::max(interval.high, wide.high)};
+  if (clustered <= plain_standard_error(counts_)) return of_items;
+  return std::max(of_items, cluster_interval(differences_, clusters_, error).high);
 }
 
 FamilyResult FamilyGate::result() const {

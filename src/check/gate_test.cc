@@ -89,8 +89,8 @@ TEST(Gate, ClearCasesEndEarly) {
   EXPECT_EQ(fed(kLate, 2000, 0, 0).counts().items, 2000);
 }
 
-// All losses in one template of ten: the interval knows that templates differ.
-TEST(Gate, LossesOfOneTemplateWidenTheInterval) {
+// All losses in one template of ten: other templates may be like it, so no pass.
+TEST(Gate, LossesOfOneTemplateForbidThePass) {
   FamilyGate together(kLate, 1000);
   FamilyGate spread(kLate, 1000);
   for (int32_t i = 0; i < 1000; ++i) {
@@ -102,8 +102,17 @@ TEST(Gate, LossesOfOneTemplateWidenTheInterval) {
   EXPECT_TRUE(together.result().clustered);
   EXPECT_EQ(spread.result().verdict, Verdict::kPass);
   EXPECT_EQ(together.result().verdict, Verdict::kInconclusive);
-  EXPECT_GT(together.result().p, spread.result().p);
+  EXPECT_EQ(together.result().loss.low, spread.result().loss.low);
   EXPECT_EQ(together.result().clusters, 10U);
+}
+
+// One template of ten lost altogether, the others not at all: certain for the family as it is.
+TEST(Gate, LossesOfOneTemplateAreStillLosses) {
+  FamilyGate gate({}, 1000);
+  for (int32_t i = 0; !gate.decided(); ++i) {
+    gate.add({.base_right = true, .variant_right = i % 10 != 3, .cluster = i % 10});
+  }
+  EXPECT_EQ(gate.result().verdict, Verdict::kRefuse);
 }
 
 TEST(Gate, WithoutItemsNothingIsCertain) {

@@ -244,9 +244,13 @@ LoadSize Check::size_for(int32_t context) const {
   LoadSize size;
   size.max_num_seqs = flags_.batch;
   size.max_queued_requests = flags_.batch;
+  size.max_queued_tokens = int64_t{flags_.batch} * context;
   size.max_model_len = context;
   size.chunk_sizing = false;
-  for (engine::ClassPolicy& policy : size.classes) policy.max_queue_time_ns = 0;
+  for (engine::ClassPolicy& policy : size.classes) {
+    policy.max_queue_time_ns = 0;
+    policy.max_queued_tokens = size.max_queued_tokens;
+  }
   return size;
 }
 
