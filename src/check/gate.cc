@@ -79,9 +79,11 @@ FamilyResult FamilyGate::result() const {
   const double late_error = config_.error - config_.early_error;
   result.interval_error = early_ ? config_.early_error : late_error;
   result.p = early_ ? anytime_p_value(counts_) : mcnemar_exact(counts_);
-  result.loss = with_clusters(
-      early_ ? anytime_interval(counts_, config_.early_error) : loss_interval(counts_, late_error),
-      result.interval_error, result);
+  result.loss =
+      early_ ? anytime_interval(counts_, config_.early_error) : loss_interval(counts_, late_error);
+  const double high = upper_end(result.loss.high, result.interval_error);
+  result.clustered = high > result.loss.high;
+  result.loss.high = high;
   // Two ways to a small p share the error as the verdicts do.
   result.p = std::min(1.0, result.p * config_.error / result.interval_error);
   result.power = pass_power(planned_, counts_.flips(), 0, config_.delta, late_error);
