@@ -24,8 +24,8 @@ namespace puna::check {
 struct Suite {
   std::string name;  // the family's, or "gsm8k", "human_eval" for a user's file
   Family family = Family::kArithmetic;
-  std::vector<Item> items;
-  std::string obstacle;  // why they can't be asked; empty: they can
+  std::vector<Item> items = {};
+  std::string obstacle = {};  // why they can't be asked; empty: they can
 };
 
 struct ItemPlan {
