@@ -67,7 +67,8 @@ class CliTest : public ::testing::Test {
 TEST_F(CliTest, EveryHelpFitsAScreen) {
   for (const std::string_view help :
        {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kPlanHelp, kBenchHelp, kBenchEngineHelp,
-        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp, kQuantizeHelp}) {
+        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp, kQuantizeHelp, kCheckHelp,
+        kDivergenceHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
     int count = 0;
@@ -89,7 +90,9 @@ TEST_F(CliTest, EveryFlagIsInTheHelp) {
       {"bench engine", kBenchEngineHelp},
       {"bench kernels", kBenchKernelsHelp},
       {"bench serve", kBenchServeHelp},
-      {"selftest", kSelftestHelp}};
+      {"selftest", kSelftestHelp},
+      {"check", kCheckHelp},
+      {"divergence", kDivergenceHelp}};
   for (const auto& [name, help] : helps) {
     EXPECT_FALSE(flag_names(name).empty());
     for (const std::string& flag : flag_names(name)) {
