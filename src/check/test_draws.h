@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// For tests: how often the tests of paired_stats and sequential_test decide, by simulation from
+// a known truth. Seeded; bounds have three standard errors of room.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <random>
+
+#include "check/paired_stats.h"
+#include "check/sequential_test.h"
+
+namespace puna::check {
+
+struct Truth {
+  int64_t items;
+  double flips;
+  double loss;
+};
+
+// One item after the other.
+class Draw {
+ public:
+  Draw(const Truth& truth, uint64_t seed) : truth_(truth), random_(seed) {}
+  void next(PairedCounts& counts) {
+    const double lost = (truth_.flips + truth_.loss) / 2;
+    const double u = static_cast<double>(random_() >> 11U) * 0x1p-53;
+    ++counts.items;
+    if (u < lost) {
+      ++counts.lost;
+    } else if (u < truth_.flips) {
+      ++counts.gained;
+    }
+  }
+
+ private:
+  Truth truth_;
+  std::mt19937_64 random_;
+};
+
+struct Rates {
+  double pass = 0;
+  double refuse = 0;
+};
+
+inline Rates fixed_rates(const Truth& truth, double delta, int runs) {
+  Rates rates;
+  for (int run = 0; run < runs; ++run) {
+    Draw draw(truth, static_cast<uint64_t>(run) * 2654435761U + 1);
+    PairedCounts counts;
+    while (counts.items < truth.items) draw.next(counts);
+    if (refutes_at_least(counts, delta, 0.05)) rates.pass += 1.0 / runs;
+    if (refutes_at_most(counts, delta, 0.05)) rates.refuse += 1.0 / runs;
+  }
+  return rates;
+}
+
+// Looks after every item, and stops at the first decision: optional stopping at its worst.
+inline Rates sequential_rates(const Truth& truth, double delta, double error, int runs) {
+  const double threshold = -std::log(error);
+  Rates rates;
+  for (int run = 0; run < runs; ++run) {
+    Draw draw(truth, static_cast<uint64_t>(run) * 2654435761U + 7);
+    PairedCounts counts;
+    while (counts.items < truth.items) {
+      draw.next(counts);
+      if (log_capital(counts, Hypothesis::kLossAtLeast, delta) >= threshold) {
+        rates.pass += 1.0 / runs;
+        break;
+      }
+      if (log_capital(counts, Hypothesis::kLossAtMost, delta) >= threshold) {
+        rates.refuse += 1.0 / runs;
+        break;
+      }
+    }
+  }
+  return rates;
+}
+
+// Three standard errors of a share of 5 % seen `runs` times.
+inline double slack(int runs) { return 3 * std::sqrt(0.05 * 0.95 / runs); }
+
+inline void expect_calibrated(const Truth& truth, double delta, int runs) {
+  const Rates at_delta = fixed_rates({truth.items, truth.flips, delta}, delta, runs);
+  EXPECT_LE(at_delta.pass, 0.05 + slack(runs)) << "false pass at " << truth.items;
+  EXPECT_LE(at_delta.refuse, 0.05 + slack(runs)) << "false refusal at " << truth.items;
+}
+
+}  // namespace puna::check
