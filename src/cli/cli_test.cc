@@ -67,7 +67,7 @@ class CliTest : public ::testing::Test {
 TEST_F(CliTest, EveryHelpFitsAScreen) {
   for (const std::string_view help :
        {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kPlanHelp, kBenchHelp, kBenchEngineHelp,
-        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp}) {
+        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp, kRouteHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
     int count = 0;
@@ -88,7 +88,8 @@ TEST_F(CliTest, EveryFlagIsInTheHelp) {
       {"bench engine", kBenchEngineHelp},
       {"bench kernels", kBenchKernelsHelp},
       {"bench serve", kBenchServeHelp},
-      {"selftest", kSelftestHelp}};
+      {"selftest", kSelftestHelp},
+      {"route explain", kRouteHelp}};
   for (const auto& [name, help] : helps) {
     EXPECT_FALSE(flag_names(name).empty());
     for (const std::string& flag : flag_names(name)) {

@@ -18,5 +18,6 @@ Result<int> bench_engine(const BenchEngineFlags& flags);
 Result<int> bench_kernels(const BenchKernelsFlags& flags);
 Result<int> bench_serve(const BenchServeFlags& flags);
 Result<int> selftest(const SelftestFlags& flags);
+Result<int> route_explain(const RouteFlags& flags);
 
 }  // namespace puna::cli
