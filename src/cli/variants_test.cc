@@ -134,6 +134,13 @@ TEST_F(VariantsTest, TheTableIsRead) {
   EXPECT_EQ(read.model.chat_template, "llama3");
 }
 
+TEST_F(VariantsTest, TheExampleIsRead) {
+  const std::string path = std::string(PUNA_SOURCE_DIR) + "/deploy/models.toml";
+  const auto command = parse({"serve", "--config", path.c_str()});
+  ASSERT_TRUE(command.ok()) << command.error().message();
+  EXPECT_EQ(std::get<ServeFlags>(*command).variants->variants.size(), 3U);
+}
+
 TEST_F(VariantsTest, ErrorsNameFileLineAndKey) {
   const std::string base = "[[model.variant]]\nname = \"b\"\npath = \"x\"\nrole = \"base\"\n";
   const std::string head = "[[model]]\nname = \"m\"\n";
