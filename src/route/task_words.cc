@@ -347,6 +347,10 @@ constexpr auto kPhrases = sorted(std::to_array<TaskPhrase>({
     {"this paragraph", kEdit, 0.9F},
     {"this sentence", kEdit, 0.5F},
     {"the sentence", kEdit, 0.6F},
+    {"new text", kEdit, 1.6F},
+    {"whole new text", kEdit, 1.0F},
+    {"nothing else", kEdit, 0.5F},
+    {"write line", kEdit, 1.0F},
     {"whole file", kEdit, 1.0F},
     {"the file", kEdit, 0.5F},
 
