@@ -151,7 +151,7 @@ TEST_F(RoutingTest, DifferentFingerprintsForDifferentVariants) {
 TEST_F(RoutingTest, UnderPressureOnlyCertifiedVariantsAreUsed) {
   engine_config.max_queued_requests = 1;
   start_three({1, 1, 1});
-  for (auto& backend : backends) backend->step_us = 20'000;
+  for (auto& one : backends) one->step_us = 20'000;
   std::vector<std::future<TestResponse>> edits;
   for (int i = 0; i < 12; ++i) {
     edits.push_back(std::async(std::launch::async, [&] {
@@ -181,7 +181,8 @@ TEST_F(RoutingTest, UnderPressureOnlyCertifiedVariantsAreUsed) {
   }
   for (auto& code : codes) {
     const TestResponse response = code.get();
-    if (response.status != 429) EXPECT_NE(variant_of(response), "q4");
+    if (response.status == 429) continue;
+    EXPECT_NE(variant_of(response), "q4");
   }
 }
 
@@ -219,12 +220,18 @@ TEST(Routing, SeveralPromptsOfDifferentFamiliesAreUnsure) {
   model.variants[1].verdicts[index_of(TaskFamily::kAlgebra)] = route::Verdict::kPass;
   model.variants[0].cost = 2;
   model.variants[1].cost = 1;
-  ApiRequest request{.endpoint = Endpoint::kCompletions};
-  request.prompts = {{.text = "Solve for x: 3x + 7 = 22"}, {.text = "Solve for x: 2x = 4"}};
+  ApiRequest request;
+  request.endpoint = Endpoint::kCompletions;
+  const auto prompt = [](std::string text) {
+    Prompt made;
+    made.text = std::move(text);
+    return made;
+  };
+  request.prompts = {prompt("Solve for x: 3x + 7 = 22"), prompt("Solve for x: 2x = 4")};
   Routed routed;
   ASSERT_FALSE(route_request(model, {}, request, routed));
   EXPECT_EQ(routed.order.variants[0], 1);
-  request.prompts->push_back({.text = "Write a Python function that adds."});
+  request.prompts->push_back(prompt("Write a Python function that adds."));
   ASSERT_FALSE(route_request(model, {}, request, routed));
   EXPECT_EQ(routed.order.variants[0], 0);
   EXPECT_EQ(routed.order.count, 1U);

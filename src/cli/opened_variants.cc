@@ -23,6 +23,13 @@ Error at(const VariantConfig& variant, std::string_view what) {
   return Error(ErrorCode::kInvalidArgument, "{} \"{}\": {}", variant.where, variant.name, what);
 }
 
+// What a source says of its flag: here the file has another name for it.
+Error at(const VariantConfig& variant, const Error& error) {
+  constexpr std::string_view kFlag = "--model: ";
+  const std::string_view message = error.message();
+  return at(variant, message.starts_with(kFlag) ? message.substr(kFlag.size()) : message);
+}
+
 std::string_view activations_name(kernels::ActivationMode mode) {
   switch (mode) {
     case kernels::ActivationMode::kFloat:
@@ -178,9 +185,9 @@ Result<> open_one(const VariantConfig& config, const ModelFlags& common, OpenedV
   flags.model = config.path;
   if (config.kv_dtype) flags.kv_dtype = config.kv_dtype;
   auto source = ModelSource::open(flags);
-  if (!source.ok()) return at(config, source.error().message());
+  if (!source.ok()) return at(config, source.error());
   auto tokenizer = source->load_tokenizer(flags);
-  if (!tokenizer.ok()) return at(config, tokenizer.error().message());
+  if (!tokenizer.ok()) return at(config, tokenizer.error());
   if (!opened.tokenizer) {
     opened.tokenizer = std::move(tokenizer->tokenizer);
     opened.tokenizer_bytes = tokenizer->bytes;

@@ -94,8 +94,13 @@ class VariantsTest : public ::testing::Test {
     made.activations = "int8";
     made.template_name = "llama3";
     made.delta = 0.03;
-    made.families.push_back({.name = "edit", .n = 500, .verdict = check::Verdict::kPass});
-    made.families.push_back({.name = "code", .n = 500, .verdict = check::Verdict::kRefuse});
+    for (const auto& [name, verdict] :
+         {std::pair("edit", check::Verdict::kPass), std::pair("code", check::Verdict::kRefuse)}) {
+      check::FamilyCertificate& family = made.families.emplace_back();
+      family.name = name;
+      family.n = 500;
+      family.verdict = verdict;
+    }
     return made;
   }
   void write_certificate(check::Certificate certificate) const {
@@ -158,7 +163,7 @@ TEST_F(VariantsTest, ErrorsNameFileLineAndKey) {
   expect(head + "[[model.variant]]\nname = \"b\"\npath = \"x\"\n", "1", "no variant with role");
   expect(head + "[[model.variant]]\nname = \"b\"\nkv-dtype = \"int4\"\n", "5",
          "model.variant.kv-dtype must be");
-  expect(head + "[[model.variant]]\nname = \"b\"\nrole = \"main\"\n", "5",
+  expect(head + "[[model.variant]]\nname = \"b\"\npath = \"x\"\nrole = \"main\"\n", "6",
          "model.variant.role must be \"base\"");
   expect(head + base + "certificate = \"c\"\n", "7", "model.variant.certificate is not for the");
   expect(head + base + "[[model]]\nname = \"n\"\n", "1", "must be one table [[model]]");
@@ -237,7 +242,7 @@ TEST_F(VariantsTest, AVariantOfAnotherModelIsRefused) {
   std::string text = read.str();
   const size_t at = text.find("\"rope_theta\"");
   ASSERT_NE(at, std::string::npos) << text;
-  text.insert(text.find(':', at) + 1, " 1");
+  text.insert(text.find_first_of("0123456789", at), "1");
   write("other/config.json", text);
   write_certificate(certificate());
   EXPECT_THAT(open_error(std::string(kTwo)),

@@ -53,7 +53,7 @@ Result<std::vector<MemoryPlan>> plan_each(std::span<const VariantToPlan> variant
     }
     plan->budget = part;
     needed -= least[i];
-    left -= std::min(left, plan->total() + plan->program);
+    left -= std::min(part, plan->total() + plan->program);  // no room for the program: left out
     plans.push_back(*plan);
   }
   // What nobody took is the first's to show: the budgets add up to the whole.
