@@ -28,5 +28,7 @@ TEST(CalibrationSlow, SequentialTestMayBeStoppedAtWill) {
   }
 }
 
+TEST(CalibrationSlow, ErrorsOfTheGateStayWithinTheirBudget) { expect_gate_calibrated(3000); }
+
 }  // namespace
 }  // namespace puna::check

@@ -61,6 +61,7 @@ void each_field(Whole& certificate, Field field) {
   field("difficulty", certificate.difficulty);
   field("delta", certificate.delta);
   field("error", certificate.error);
+  field("early_error", certificate.early_error);
   field("control_items", certificate.control_items);
   field("control_flips", certificate.control_flips);
 }

@@ -29,7 +29,7 @@ std::string_view name(Verdict verdict);  // "pass", "refuse", "inconclusive"
 
 // Shares are 0…1.
 struct FamilyCertificate {
-  std::string name;     // of check::Family, or of a user's items: "gsm8k:FILE"
+  std::string name = {};  // of check::Family, or of a user's items: "gsm8k:FILE"
   int32_t version = 0;  // of the family's generator and scorer
   int64_t n = 0;        // pairs
   double accuracy_base = 0;
@@ -46,7 +46,7 @@ struct FamilyCertificate {
   Verdict verdict = Verdict::kInconclusive;
   bool degraded = false;  // a loss is certain, whatever the verdict
   bool early = false;     // decided before all items were asked
-  std::string why;        // one sentence
+  std::string why = {};   // one sentence
 };
 
 struct Certificate {
@@ -63,8 +63,9 @@ struct Certificate {
   std::string template_name;  // chat template
   uint64_t seed = 0;
   int32_t difficulty = 0;
-  double delta = 0;  // largest loss that passes
-  double error = 0;  // of a false pass, and of a false refusal
+  double delta = 0;        // largest loss that passes
+  double error = 0;        // of a false pass, and of a false refusal
+  double early_error = 0;  // the part of it for early ends; 0: none
   // The control: the base asked again in smaller batches.
   int64_t control_items = 0;
   int64_t control_flips = 0;

@@ -11,7 +11,30 @@
 namespace puna::check {
 namespace {
 
-bool has_truth(const Suite& suite) { return suite.family != Family::kOpenChat; }
+FamilyReport report_before(const Suite& suite, const GateConfig& gate) {
+  FamilyReport report;
+  report.name = suite.name;
+  report.family = suite.family;
+  report.version = version(suite.family);
+  report.result = FamilyGate(gate, static_cast<int64_t>(suite.items.size())).result();
+  report.result.why = suite.obstacle;
+  if (suite.family == Family::kOpenChat) {
+    report.result.why = "there is no right answer: divergence alone never certifies";
+  } else if (const Result<> scorable = can_score(suite.family); !scorable.ok()) {
+    report.result.why = scorable.error().message();
+  }
+  report.to_ask = report.result.why.empty();
+  return report;
+}
+
+void refuse(FamilyReport& report, const ScreenLimits& limits) {
+  report.to_ask = false;
+  report.result.verdict = Verdict::kRefuse;
+  report.result.why = fmt::format(
+      "refused by divergence alone: {:.3f} nats on right answers ({:g} are allowed), {:.1f} % same "
+      "likeliest token ({:g} % at least)",
+      report.screen.mean_kld, limits.mean_kld, 100 * report.screen.same_top, 100 * limits.same_top);
+}
 
 std::string question_of(const Item& item) {
   return item.messages.empty() ? "" : item.messages.back().content;
@@ -19,20 +42,26 @@ std::string question_of(const Item& item) {
 
 class Run {
  public:
-  Run(std::span<const Suite> suites, const CheckConfig& config, Answerer& base, Answerer& variant,
-      const CheckHooks& hooks)
-      : suites_(suites), config_(config), base_(base), variant_(variant), hooks_(hooks) {}
+  Run(std::span<const Suite> suites, std::vector<FamilyReport> screened, const CheckConfig& config,
+      Answerer& base, Answerer& variant, const CheckHooks& hooks)
+      : suites_(suites),
+        config_(config),
+        base_(base),
+        variant_(variant),
+        hooks_(hooks),
+        answered_(suites.size()) {
+    CHECK_EQ(suites.size(), screened.size());
+    result_.families = std::move(screened);
+  }
 
   Result<CheckResult> all();
 
  private:
-  void begin();
-  Result<> screen();
   Result<> control();
   Result<> ask(size_t index);
   Result<> ask_batch(size_t index, std::span<const Item> items, FamilyGate& gate);
   Result<std::vector<std::string>> base_answers(size_t index, size_t first, size_t count);
-  bool asked(size_t index) const;
+  bool asked(size_t index) const { return result_.families[index].to_ask; }
   void finish();
   void tell(const std::string& doing) const {
     if (hooks_.progress) hooks_.progress(done_, planned_, doing);
@@ -44,50 +73,10 @@ class Run {
   Answerer& variant_;
   const CheckHooks& hooks_;
   CheckResult result_;
-  std::vector<std::string> unscorable_;             // why, by suite; empty: it can be scored
   std::vector<std::vector<std::string>> answered_;  // by the base in the control, by suite
   int64_t done_ = 0;
   int64_t planned_ = 0;
 };
-
-void Run::begin() {
-  for (const Suite& suite : suites_) {
-    FamilyReport report{.name = suite.name, .family = suite.family};
-    report.version = version(suite.family);
-    report.result = FamilyGate(config_.gate, static_cast<int64_t>(suite.items.size())).result();
-    const Result<> scorable = has_truth(suite) ? can_score(suite.family) : Result<>(Ok{});
-    unscorable_.push_back(scorable.ok() ? "" : scorable.error().message());
-    if (!scorable.ok()) report.result.why = unscorable_.back();
-    if (!has_truth(suite)) {
-      report.result.why = "there is no right answer: divergence alone never certifies";
-    }
-    result_.families.push_back(std::move(report));
-  }
-  answered_.resize(suites_.size());
-}
-
-bool Run::asked(size_t index) const {
-  return has_truth(suites_[index]) && unscorable_[index].empty() &&
-         !result_.families[index].screened_out;
-}
-
-Result<> Run::screen() {
-  if (!hooks_.screen) return Ok{};
-  for (size_t i = 0; i < suites_.size(); ++i) {
-    tell(suites_[i].name + ": divergence");
-    FamilyReport& report = result_.families[i];
-    ASSIGN_OR_RETURN(report.screen, hooks_.screen(suites_[i]));
-    if (!refused_by_screen(report.screen, config_.screen)) continue;
-    report.screened_out = true;
-    report.result.verdict = Verdict::kRefuse;
-    report.result.why = fmt::format(
-        "refused by divergence alone: {:.3f} nats on right answers ({:.3f} are allowed), {:.1f} % "
-        "same likeliest token ({:.0f} %)",
-        report.screen.mean_kld, config_.screen.mean_kld, 100 * report.screen.same_top,
-        100 * config_.screen.same_top);
-  }
-  return Ok{};
-}
 
 // The base twice, in batches of another size. Its first answers count in the check itself.
 Result<> Run::control() {
@@ -182,8 +171,6 @@ void Run::finish() {
 }
 
 Result<CheckResult> Run::all() {
-  begin();
-  RETURN_IF_ERROR(screen());
   for (size_t i = 0; i < suites_.size(); ++i) {
     if (asked(i)) planned_ += static_cast<int64_t>(suites_[i].items.size());
   }
@@ -216,9 +203,26 @@ std::vector<Suite> generated_suites(std::span<const Family> families, const Item
   return suites;
 }
 
-Result<CheckResult> run_check(std::span<const Suite> suites, const CheckConfig& config,
-                              Answerer& base, Answerer& variant, const CheckHooks& hooks) {
-  return Run(suites, config, base, variant, hooks).all();
+Result<std::vector<FamilyReport>> screen_suites(std::span<const Suite> suites,
+                                                const CheckConfig& config,
+                                                const CheckHooks& hooks) {
+  std::vector<FamilyReport> reports;
+  for (const Suite& suite : suites) {
+    FamilyReport report = report_before(suite, config.gate);
+    if (hooks.screen && suite.obstacle.empty()) {
+      if (hooks.progress) hooks.progress(0, 0, suite.name + ": divergence");
+      ASSIGN_OR_RETURN(report.screen, hooks.screen(suite));
+      if (refused_by_screen(report.screen, config.screen)) refuse(report, config.screen);
+    }
+    reports.push_back(std::move(report));
+  }
+  return reports;
+}
+
+Result<CheckResult> run_check(std::span<const Suite> suites, std::vector<FamilyReport> screened,
+                              const CheckConfig& config, Answerer& base, Answerer& variant,
+                              const CheckHooks& hooks) {
+  return Run(suites, std::move(screened), config, base, variant, hooks).all();
 }
 
 CheckOutcome outcome_of(const CheckResult& result) {

@@ -3,7 +3,9 @@
 // family's gate has decided. Knows models only as those who answer.
 //
 //   std::vector<Suite> suites = generated_suites(families, {.seed = 7, .items = 500});
-//   ASSIGN_OR_RETURN(CheckResult result, run_check(suites, config, base, variant, hooks));
+//   ASSIGN_OR_RETURN(std::vector<FamilyReport> screened, screen_suites(suites, config, hooks));
+//   ASSIGN_OR_RETURN(CheckResult result,
+//                    run_check(suites, std::move(screened), config, base, variant, hooks));
 #pragma once
 
 #include <cstdint>
@@ -22,7 +24,8 @@ namespace puna::check {
 struct Suite {
   std::string name;  // the family's, or "gsm8k", "human_eval" for a user's file
   Family family = Family::kArithmetic;
-  std::vector<Item> items;
+  std::vector<Item> items = {};
+  std::string obstacle = {};  // why they can't be asked; empty: they can
 };
 
 struct ItemPlan {
@@ -66,13 +69,14 @@ struct Example {
   std::string why;  // the scorer's
 };
 
+// A suite's verdict; kInconclusive with a reason until it was asked.
 struct FamilyReport {
   std::string name;
   Family family = Family::kArithmetic;
   int32_t version = 0;
   FamilyResult result;
   Screen screen;
-  bool screened_out = false;
+  bool to_ask = true;  // it can be scored, and the screen let it through
   std::vector<Example> examples;
 };
 
@@ -81,10 +85,15 @@ struct CheckResult {
   std::vector<FamilyReport> families;  // in the order of the suites
 };
 
-// Errors: those of the answerers and of the screen. A control that fails is a result: nothing else
-// is asked then, and every family stays inconclusive.
-Result<CheckResult> run_check(std::span<const Suite> suites, const CheckConfig& config,
-                              Answerer& base, Answerer& variant, const CheckHooks& hooks);
+// The first part, which needs no answers: what can't be asked, and what divergence refuses.
+Result<std::vector<FamilyReport>> screen_suites(std::span<const Suite> suites,
+                                                const CheckConfig& config, const CheckHooks& hooks);
+
+// The rest. Errors: those of the answerers. A control that fails is a result: nothing else is asked
+// then, and every family stays inconclusive.
+Result<CheckResult> run_check(std::span<const Suite> suites, std::vector<FamilyReport> screened,
+                              const CheckConfig& config, Answerer& base, Answerer& variant,
+                              const CheckHooks& hooks);
 
 // What a script learns, the worst of all families. Values are exit codes.
 enum class CheckOutcome : int {

@@ -53,19 +53,15 @@ bool FamilyGate::early_verdict() const {
   const bool good = sees_enough(counts_, Hypothesis::kLossAtLeast, config_);
   if (!good && !sees_enough(counts_, Hypothesis::kLossAtMost, config_)) return false;
   if (share(base_right_, counts_.items) < config_.base_floor) return false;
-  FamilyResult ignored;
-  const Interval interval =
-      with_clusters(anytime_interval(counts_, config_.early_error), config_.early_error, ignored);
-  return good ? interval.high < config_.delta : interval.low > config_.delta;
+  if (!good) return true;
+  const double high = anytime_interval(counts_, config_.early_error).high;
+  return upper_end(high, config_.early_error) < config_.delta;
 }
 
-Interval FamilyGate::with_clusters(Interval interval, double error, FamilyResult& result) const {
+double FamilyGate::upper_end(double of_items, double error) const {
   const double clustered = cluster_standard_error(differences_, clusters_);
-  if (clustered <= plain_standard_error(counts_)) return interval;
-  const Interval wide = cluster_interval(differences_, clusters_, error);
-  result.clustered = wide.low < interval.low || wide.high > interval.high;
-  result.p = std::max(result.p, cluster_p_value(differences_, clusters_));
-  return {.low = std::min(interval.low, wide.low), .high = std::max(interval.high, wide.high)};
+  if (clustered <= plain_standard_error(counts_)) return of_items;
+  return std::max(of_items, cluster_interval(differences_, clusters_, error).high);
 }
 
 FamilyResult FamilyGate::result() const {
@@ -78,15 +74,16 @@ FamilyResult FamilyGate::result() const {
   result.clusters = std::set<int32_t>(clusters_.begin(), clusters_.end()).size();
   if (counts_.items == 0) {
     result.loss = {.low = -1, .high = 1};
-    result.why = "no items were asked";
     return result;
   }
   const double late_error = config_.error - config_.early_error;
   result.interval_error = early_ ? config_.early_error : late_error;
   result.p = early_ ? anytime_p_value(counts_) : mcnemar_exact(counts_);
-  result.loss = with_clusters(
-      early_ ? anytime_interval(counts_, config_.early_error) : loss_interval(counts_, late_error),
-      result.interval_error, result);
+  result.loss =
+      early_ ? anytime_interval(counts_, config_.early_error) : loss_interval(counts_, late_error);
+  const double high = upper_end(result.loss.high, result.interval_error);
+  result.clustered = high > result.loss.high;
+  result.loss.high = high;
   // Two ways to a small p share the error as the verdicts do.
   result.p = std::min(1.0, result.p * config_.error / result.interval_error);
   result.power = pass_power(planned_, counts_.flips(), 0, config_.delta, late_error);

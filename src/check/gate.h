@@ -4,8 +4,9 @@
 // A variant passes when its loss is below delta for certain, is refused when it is above delta for
 // certain, and stays unknown otherwise. The permitted error is spent twice: a small part on a test
 // that looks after every item and ends clear cases early (sequential_test.h), the rest on the look
-// at the end (paired_stats.h); together no more than `error`. Where items of one template err
-// together, the wider interval counts.
+// at the end (paired_stats.h); together no more than `error`. Where losses crowd in few templates,
+// a pass needs the upper end of the wider, cluster-robust interval: other templates may be like
+// those. A refusal speaks of the items as they are drawn, which are independent.
 //
 //   FamilyGate gate(config, /*planned=*/500);
 //   while (!gate.decided()) gate.add({base_right, variant_right, item.cluster});
@@ -47,7 +48,7 @@ struct FamilyResult {
   double power = 0;       // chance to pass without any loss, at these flips and all planned items
   double detectable = 0;  // loss that a two-sided test at 5 % finds with 80 %, at these flips
   size_t clusters = 0;
-  bool clustered = false;  // the interval is wider for the clusters
+  bool clustered = false;  // the upper end is the clusters'
   Verdict verdict = Verdict::kInconclusive;
   bool degraded = false;
   bool early = false;
@@ -67,7 +68,7 @@ class FamilyGate {
 
  private:
   bool early_verdict() const;
-  Interval with_clusters(Interval interval, double error, FamilyResult& result) const;
+  double upper_end(double of_items, double error) const;
   void judge(FamilyResult& result) const;
 
   GateConfig config_;

@@ -141,14 +141,6 @@ Interval cluster_interval(std::span<const double> differences, std::span<const i
   return {.low = std::max(-1.0, of.mean - reach), .high = std::min(1.0, of.mean + reach)};
 }
 
-double cluster_p_value(std::span<const double> differences, std::span<const int32_t> clusters) {
-  const ClusterMean of = cluster_mean(differences, clusters);
-  if (of.clusters < 2) return 1;
-  if (of.standard_error <= 0) return of.mean > 0 ? 0 : 1;
-  const boost::math::students_t student(static_cast<double>(of.clusters - 1));
-  return boost::math::cdf(boost::math::complement(student, of.mean / of.standard_error));
-}
-
 double pass_power(int64_t items, double flips, double loss, double delta, double error) {
   const double variance = flips - loss * loss;
   if (items <= 0) return 0;

@@ -68,9 +68,6 @@ double cluster_standard_error(std::span<const double> differences,
 Interval cluster_interval(std::span<const double> differences, std::span<const int32_t> clusters,
                           double error);
 
-// Of "no loss at all", by the same distribution; 1 with one cluster.
-double cluster_p_value(std::span<const double> differences, std::span<const int32_t> clusters);
-
 // Probability that `items` pairs show non-inferiority, for a true loss and flip share.
 double pass_power(int64_t items, double flips, double loss, double delta, double error);
 // Pairs needed for that power.

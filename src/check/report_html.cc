@@ -22,14 +22,16 @@ h1{font-size:22px;margin:0}h2{font-size:16px;margin:30px 0 10px}
 p,li{color:var(--soft);margin:4px 0 10px;max-width:80ch}b{color:var(--ink)}
 .headline{font-size:18px;color:var(--ink)}
 .chips{display:flex;flex-wrap:wrap;gap:8px;margin:14px 0}
-.chips span{padding:6px 12px;border-radius:16px;background:var(--card);border:2px solid;color:var(--ink)}
+.chips span{padding:6px 12px;border-radius:16px;background:var(--card);border:2px solid;
+color:var(--ink)}
 .pass{border-color:var(--pass);fill:var(--pass);stroke:var(--pass)}
 .refuse{border-color:var(--refuse);fill:var(--refuse);stroke:var(--refuse)}
 .inconclusive{border-color:var(--unknown);fill:var(--unknown);stroke:var(--unknown)}
 .base{fill:var(--base)}
 svg,table{background:var(--card);border:1px solid var(--line);border-radius:8px}
 svg{width:100%;height:auto;margin-bottom:14px}
-svg text{fill:var(--soft);font-size:12px;stroke:none}svg .title{fill:var(--ink);font-weight:600;font-size:14px}
+svg text{fill:var(--soft);font-size:12px;stroke:none}
+svg .title{fill:var(--ink);font-weight:600;font-size:14px}
 .grid{stroke:var(--line);fill:none}.limit{stroke:var(--refuse);stroke-dasharray:5 4;fill:none}
 .whisker{stroke-width:2.5;fill:none}
 table{border-collapse:separate;border-spacing:0;width:100%;font-variant-numeric:tabular-nums}
@@ -251,14 +253,14 @@ void append_method(std::string& out, const Certificate& certificate, const Check
       "families), whether or not it is small enough to pass.</li>\n"
       "<li>Clear cases end <b>early</b>, by a test that may be looked at after every item; its "
       "share of the permitted error is {2:g} %, and the interval is then valid at any stopping "
-      "time. Else Tango's score interval, guarded by an exact test, and the wider cluster interval "
-      "where questions of one template err together.</li>\n"
+      "time. Else Tango's score interval, guarded by an exact test. Where losses crowd in few "
+      "templates, its upper end is the cluster-robust one.</li>\n"
       "<li><b>power</b>: the chance that a variant without any loss had to pass, at the observed "
       "share of flips. <b>KLD</b>, same top: divergence on right answers; it refuses beyond limits "
       "and never passes.</li>\n"
       "<li>Control: the base asked twice in batches of different sizes: {3} of {4} answers "
       "differ, {5} flip between right and wrong.</li>\n</ul>\n",
-      100 * certificate.delta, 100 * certificate.error, 100 * GateConfig{}.early_error,
+      100 * certificate.delta, 100 * certificate.error, 100 * certificate.early_error,
       result.control.texts_differ, result.control.items, certificate.control_flips);
 }
 

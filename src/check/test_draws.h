@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <random>
 
+#include "check/gate.h"
 #include "check/paired_stats.h"
 #include "check/sequential_test.h"
 
@@ -86,6 +87,36 @@ inline void expect_calibrated(const Truth& truth, double delta, int runs) {
   const Rates at_delta = fixed_rates({truth.items, truth.flips, delta}, delta, runs);
   EXPECT_LE(at_delta.pass, 0.05 + slack(runs)) << "false pass at " << truth.items;
   EXPECT_LE(at_delta.refuse, 0.05 + slack(runs)) << "false refusal at " << truth.items;
+}
+
+// The whole gate, early looks included, at a true loss of delta and at none.
+inline void expect_gate_calibrated(int runs) {
+  constexpr double kFlips = 0.09;
+  const GateConfig config{.delta = 0.05};
+  int passed = 0;
+  int refused = 0;
+  int passed_good = 0;
+  for (int run = 0; run < runs; ++run) {
+    for (const double loss : {config.delta, 0.0}) {
+      std::mt19937_64 random(static_cast<uint64_t>(run) * 77 + 5);
+      FamilyGate gate(config, 400);
+      while (!gate.decided()) {
+        const double u = static_cast<double>(random() >> 11U) * 0x1p-53;
+        const bool lost = u < (kFlips + loss) / 2;
+        const bool gained = !lost && u < kFlips;
+        gate.add({.base_right = lost || (!gained && u < 0.6),
+                  .variant_right = gained || (!lost && u < 0.6),
+                  .cluster = static_cast<int32_t>(random() % 20)});
+      }
+      const Verdict verdict = gate.result().verdict;
+      passed += loss > 0 && verdict == Verdict::kPass ? 1 : 0;
+      refused += loss > 0 && verdict == Verdict::kRefuse ? 1 : 0;
+      passed_good += loss == 0 && verdict == Verdict::kPass ? 1 : 0;
+    }
+  }
+  EXPECT_LE(passed, runs * (0.05 + slack(runs)));
+  EXPECT_LE(refused, runs * (0.05 + slack(runs)));
+  EXPECT_GE(passed_good, runs * 0.85);
 }
 
 }  // namespace puna::check

@@ -67,7 +67,8 @@ class CliTest : public ::testing::Test {
 TEST_F(CliTest, EveryHelpFitsAScreen) {
   for (const std::string_view help :
        {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kPlanHelp, kBenchHelp, kBenchEngineHelp,
-        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp, kRouteHelp}) {
+        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp, kCheckHelp, kDivergenceHelp,
+        kRouteHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
     int count = 0;
@@ -89,6 +90,8 @@ TEST_F(CliTest, EveryFlagIsInTheHelp) {
       {"bench kernels", kBenchKernelsHelp},
       {"bench serve", kBenchServeHelp},
       {"selftest", kSelftestHelp},
+      {"check", kCheckHelp},
+      {"divergence", kDivergenceHelp},
       {"route explain", kRouteHelp}};
   for (const auto& [name, help] : helps) {
     EXPECT_FALSE(flag_names(name).empty());

@@ -17,6 +17,8 @@ Result<int> inspect(const InspectFlags& flags);
 Result<int> bench_engine(const BenchEngineFlags& flags);
 Result<int> bench_kernels(const BenchKernelsFlags& flags);
 Result<int> bench_serve(const BenchServeFlags& flags);
+Result<int> check_command(const CheckFlags& flags);
+Result<int> divergence(const DivergenceFlags& flags);
 Result<int> selftest(const SelftestFlags& flags);
 Result<int> route_explain(const RouteFlags& flags);
 

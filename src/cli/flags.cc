@@ -7,7 +7,9 @@
 #include <type_traits>
 #include <utility>
 
+#include "cli/check_flags.h"
 #include "cli/config_file.h"
+#include "cli/flag_kinds.h"
 #include "cli/help.h"
 #include "cli/keys_file.h"
 #include "cli/version.h"
@@ -17,63 +19,7 @@
 namespace puna::cli {
 namespace {
 
-constexpr int32_t kMaxContext = 1 << 24;
-constexpr int32_t kMaxSequences = 4096;
 constexpr double kMostTargetMs = 86'400'000;  // a day, as the class tables allow
-
-// As CLI::Range, but says no to NaN, and says so in a sentence.
-template <typename T>
-auto in_range(T low, T high) {
-  return [low, high](const std::string& text) {
-    T number{};
-    // CLI11 would let "-1" wrap around to the largest unsigned number.
-    if (std::is_unsigned_v<T> && text.starts_with('-')) return text + " is negative";
-    if (!CLI::detail::lexical_cast(text, number)) return fmt::format("{} is no number", text);
-    if (number >= low && number <= high) return std::string();
-    return fmt::format("{} is out of range: {} to {}", text, low, high);
-  };
-}
-
-template <typename T>
-CLI::Option* add_number(CLI::App& app, const std::string& name, T& value, T low, T high) {
-  return app.add_option(name, value)->check(in_range(low, high));
-}
-
-// One of a few names, each for a value.
-template <typename T>
-void add_choice(CLI::App& app, const std::string& name, T& value,
-                std::vector<std::pair<std::string, T>> choices) {
-  std::vector<std::string> names;
-  names.reserve(choices.size());
-  for (const auto& choice : choices) names.push_back(choice.first);
-  const auto set = [&value, choices = std::move(choices)](const std::string& text) {
-    for (const auto& choice : choices) {
-      if (choice.first == text) value = choice.second;
-    }
-  };
-  app.add_option_function<std::string>(name, set)->check(CLI::IsMember(std::move(names)));
-}
-
-// Checked when all is known, for PUNA_CPU goes to every sub-command before --isa may replace it.
-Result<> check_isa(const ModelFlags& flags) {
-  for (const std::string_view known : {"", "scalar", "avx2", "avx512", "avx512_bf16"}) {
-    if (flags.isa == known) return Ok{};
-  }
-  return Error(
-      ErrorCode::kInvalidArgument,
-      "--isa or PUNA_CPU: there is no instruction set \"{}\"; there are scalar, avx2, avx512 "
-      "and avx512_bf16",
-      flags.isa);
-}
-
-// CPU or one GPU; whether that is there is seen when the model is loaded.
-void add_device(CLI::App& app, ModelFlags& flags) {
-  const auto check = [](const std::string& text) {
-    const bool known = text == "cpu" || cuda_ordinal(text);
-    return known ? std::string() : text + " is none of cpu, cuda and cuda:N";
-  };
-  app.add_option("--device", flags.device)->check(check);
-}
 
 // Random weights are made on the device, so that no file is needed to measure speed.
 void add_random_weights(CLI::App& app, ModelFlags& flags) {
@@ -98,21 +44,6 @@ Result<> check_source(const ModelFlags& flags) {
   }
   if (cuda_ordinal(flags.device)) return Ok{};
   return Error(ErrorCode::kInvalidArgument, "--random-weights needs --device cuda");
-}
-
-// What says how to compute, whichever model.
-void add_compute_flags(CLI::App& app, ModelFlags& flags) {
-  add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
-  app.add_option("--isa", flags.isa)->envname("PUNA_CPU");  // see check_isa()
-  add_choice<kernels::ActivationMode>(app, "--activations", flags.activations,
-                                      {{"int8", kernels::ActivationMode::kInt8},
-                                       {"int8-wide", kernels::ActivationMode::kInt8Wide},
-                                       {"float", kernels::ActivationMode::kFloat}});
-  add_choice<std::optional<kernels::KvType>>(app, "--kv-dtype", flags.kv_dtype,
-                                             {{"auto", std::nullopt},
-                                              {"f32", kernels::KvType::kF32},
-                                              {"bf16", kernels::KvType::kBF16},
-                                              {"int8", kernels::KvType::kInt8}});
 }
 
 void add_model_flags(CLI::App& app, ModelFlags& flags) {
@@ -386,6 +317,8 @@ struct Parser {
   BenchServeFlags bench_serve;
   SelftestFlags selftest;
   RouteFlags route;
+  CheckFlags check;
+  DivergenceFlags divergence;
   std::string config;
   double tpot_target_ms = 0;
   CLI::App* serve_app = app.add_subcommand("serve");
@@ -399,6 +332,8 @@ struct Parser {
   CLI::App* selftest_app = app.add_subcommand("selftest");
   CLI::App* route_app = app.add_subcommand("route");
   CLI::App* explain_app = route_app->add_subcommand("explain");
+  CLI::App* check_app = app.add_subcommand("check");
+  CLI::App* divergence_app = app.add_subcommand("divergence");
 
   Parser() {
     app.set_version_flag("--version", std::string(kVersion));
@@ -414,9 +349,11 @@ struct Parser {
     add_selftest_flags(*selftest_app, selftest);
     route_app->require_subcommand(1);
     add_route_flags(*explain_app, route, config);
+    add_check_flags(*check_app, check);
+    add_divergence_flags(*divergence_app, divergence);
     // A flag given again wins, so that scripts can append to a command line. Lists add up.
-    for (CLI::App* sub_command :
-         {serve_app, run_app, plan_app, engine_app, kernels_app, load_app}) {
+    for (CLI::App* sub_command : {serve_app, run_app, plan_app, engine_app, kernels_app, load_app,
+                                  check_app, divergence_app}) {
       for (CLI::Option* option : sub_command->get_options()) {
         if (option->get_items_expected_max() == 1) {
           option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -435,6 +372,8 @@ struct Parser {
     if (bench_app->parsed()) return kBenchHelp;
     if (selftest_app->parsed()) return kSelftestHelp;
     if (route_app->parsed()) return kRouteHelp;
+    if (check_app->parsed()) return kCheckHelp;
+    if (divergence_app->parsed()) return kDivergenceHelp;
     return inspect_app->parsed() ? kInspectHelp : kMainHelp;
   }
 
@@ -491,6 +430,14 @@ struct Parser {
     }
     if (load_app->parsed()) return Command(std::move(bench_serve));
     if (explain_app->parsed()) return route_command();
+    if (check_app->parsed()) {
+      RETURN_IF_ERROR(finish_check(check));
+      return Command(std::move(check));
+    }
+    if (divergence_app->parsed()) {
+      RETURN_IF_ERROR(finish_divergence(divergence));
+      return Command(std::move(divergence));
+    }
     if (selftest_app->parsed()) {
       if (selftest.url.empty() && selftest.model.empty()) {
         return Error(ErrorCode::kInvalidArgument,

@@ -164,13 +164,55 @@ struct RouteFlags {
   bool json = false;
 };
 
+// Two forms of one model, compared.
+struct PairFlags {
+  ModelFlags model;  // the base; its kv_dtype is the variant's
+  std::string variant;
+  std::optional<kernels::KvType> base_kv_dtype;
+
+  ModelFlags of_base() const;
+  ModelFlags of_variant() const;
+};
+
+// `puna check`: is the variant as good, task by task?
+struct CheckFlags {
+  PairFlags pair;
+  std::vector<std::string> families;  // empty: all that have right answers
+  std::string gsm8k;                  // a user's items
+  std::string human_eval;
+  double delta = 3;  // points
+  int32_t items = 500;
+  int32_t difficulty = 1;
+  uint64_t seed = 0;
+  bool no_early_end = false;
+  bool no_screen = false;
+  double screen_kld = 0.10;
+  double screen_same_top = 85;  // per cent
+  int32_t control_items = 60;
+  int32_t batch = 32;
+  std::string report;  // a folder
+  std::string verify;  // a certificate to look at, instead of a check
+  std::string key;     // empty: SigningKey::default_path()
+  bool json = false;
+};
+
+// `puna divergence`: how far apart the two models' predictions of a text are.
+struct DivergenceFlags {
+  PairFlags pair;
+  std::string text;  // a file
+  int32_t context = 512;
+  int32_t chunks = 0;  // 0: all
+  bool json = false;
+};
+
 // Something to print on stdout, and then the end: --help, --version.
 struct Text {
   std::string text;
 };
 
 using Command = std::variant<Text, ServeFlags, RunFlags, PlanFlags, InspectFlags, BenchEngineFlags,
-                             BenchKernelsFlags, BenchServeFlags, SelftestFlags, RouteFlags>;
+                             BenchKernelsFlags, BenchServeFlags, SelftestFlags, CheckFlags,
+                             DivergenceFlags, RouteFlags>;
 
 Result<Command> parse_command(int argc, const char* const* argv);
 

@@ -17,6 +17,8 @@ inline constexpr std::string_view kMainHelp =
   puna bench engine MODEL     how fast it runs here, beside what the machine can do
   puna bench kernels          the same for every operation, weight type and number of rows
   puna bench serve --url URL  load on a server: latencies, goodput, refusals
+  puna check BASE VARIANT     is the variant as good, task by task? (also as quantize_check)
+  puna divergence BASE VARIANT   how far apart their predictions of a text are
   puna selftest --chaos 60    does a server keep its promises among bad clients?
   puna route explain          which variant of a model a request would go to, and why
 
@@ -196,6 +198,46 @@ variants' files and certificates as `puna serve --config` does, and loads no wei
   --task FAMILY            as the header x-puna-task: arithmetic, algebra, json_extract, tool_call,
                            code, retrieval, format, edit, open_chat
   --json                   one JSON object
+)";
+
+inline constexpr std::string_view kCheckHelp =
+    R"(usage: puna check --base MODEL --variant MODEL [flags]    as good as the base, task by task?
+
+Both answer the same seeded items. Exit code: 0 all pass, 3 all pass but a loss is certain,
+4 inconclusive, 5 refused, 6 the base doesn't repeat itself; 2 bad input. docs/check.md
+
+  --base, --variant MODEL  GGUF files or Hugging Face folders (also without the flags)
+  --families A,B,..        arithmetic, algebra, json_extract, tool_call, code, retrieval, format,
+                           edit, open_chat (default: all but the last)
+  --gsm8k, --human-eval F  your own items, one JSON object a line, instead or besides
+  --delta P                largest loss that passes, in points (3)
+  --items N                of each family at most; clear cases end early (500); --no-early-end
+  --difficulty D           0 (for tiny models) to 4 (1)
+  --seed N                 the same seed gives the same report (0)
+  --report DIR             write certificate.json and report.html
+  --key FILE               what signs (default: check.key in the user's configuration, made once)
+  --json                   print the certificate
+  --verify FILE            only: is this certificate unchanged, and (with --variant) of that file?
+  --screen-kld X, --screen-same-top P   refuse by divergence alone (0.1 nats, 85 %); --no-screen
+  --control-items N        base against base (60; 0: none); --batch N answers at once (32)
+  --kv-dtype TYPE          auto, bf16, int8, f32: of the variant; --base-kv-dtype of the base
+  --activations, --threads, --isa, --device, --chat-template, --memory-budget   as for run
+)";
+
+inline constexpr std::string_view kDivergenceHelp =
+    R"(usage: puna divergence --base MODEL --variant MODEL --text FILE [flags]
+
+Both models read the text in lock-step; what is compared is the second half of each chunk. The
+statistics are those of llama-perplexity --kl-divergence; no logits are stored.
+
+  --base, --variant MODEL  GGUF files or Hugging Face folders (also without the flags)
+  --text FILE              UTF-8 text
+  --context N              tokens of a chunk (512)
+  --chunks N               how many (default: the whole text)
+  --json                   one JSON object
+  --kv-dtype TYPE          auto, bf16, int8, f32: of the variant; --base-kv-dtype of the base
+  --activations TYPE       int8, int8-wide, float
+  --threads N, --isa NAME  one per core; scalar, avx2, avx512, avx512_bf16
 )";
 
 }  // namespace puna::cli

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <string_view>
 #include <variant>
+#include <vector>
 
 #include "base/clock.h"
 #include "cli/commands.h"
@@ -65,14 +67,35 @@ struct RunCommand {
   Result<int> operator()(const puna::cli::RouteFlags& flags) const {
     return puna::cli::route_explain(flags);
   }
+  Result<int> operator()(const puna::cli::CheckFlags& flags) const {
+    return puna::cli::check_command(flags);
+  }
+  Result<int> operator()(const puna::cli::DivergenceFlags& flags) const {
+    return puna::cli::divergence(flags);
+  }
 };
+
+// Called by the name quantize_check, the program is `puna check`.
+std::vector<const char*> arguments_of(int argc, char** argv) {
+  std::vector<const char*> arguments(argv, argv + argc);
+  const std::string_view name = argc > 0 ? argv[0] : "";
+  const std::string_view last = name.substr(name.rfind('/') + 1);
+  const bool version = argc > 1 && std::string_view(argv[1]) == "--version";
+  if (last == "quantize_check" && !version) {
+    arguments.insert(arguments.begin() + 1, "check");
+    if (argc == 1) arguments.push_back("--help");
+  }
+  return arguments;
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const puna::TimeNs started_ns = puna::SteadyClock().now_ns();
   limit_heap_slack();
-  const auto command = puna::cli::parse_command(argc, argv);
+  const std::vector<const char*> arguments = arguments_of(argc, argv);
+  const auto command =
+      puna::cli::parse_command(static_cast<int>(arguments.size()), arguments.data());
   if (!command.ok()) return report(command.error());
   const Result<int> exit_code = std::visit(RunCommand{started_ns}, *command);
   return exit_code.ok() ? *exit_code : report(exit_code.error());

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/flag_kinds.h"
+
+namespace puna::cli {
+
+Result<> check_isa(const ModelFlags& flags) {
+  for (const std::string_view known : {"", "scalar", "avx2", "avx512", "avx512_bf16"}) {
+    if (flags.isa == known) return Ok{};
+  }
+  return Error(
+      ErrorCode::kInvalidArgument,
+      "--isa or PUNA_CPU: there is no instruction set \"{}\"; there are scalar, avx2, avx512 "
+      "and avx512_bf16",
+      flags.isa);
+}
+
+void add_device(CLI::App& app, ModelFlags& flags) {
+  const auto check = [](const std::string& text) {
+    const bool known = text == "cpu" || cuda_ordinal(text);
+    return known ? std::string() : text + " is none of cpu, cuda and cuda:N";
+  };
+  app.add_option("--device", flags.device)->check(check);
+}
+
+void add_kv_dtype(CLI::App& app, const std::string& name,
+                  std::optional<kernels::KvType>& kv_dtype) {
+  add_choice<std::optional<kernels::KvType>>(app, name, kv_dtype,
+                                             {{"auto", std::nullopt},
+                                              {"f32", kernels::KvType::kF32},
+                                              {"bf16", kernels::KvType::kBF16},
+                                              {"int8", kernels::KvType::kInt8}});
+}
+
+void add_compute_flags(CLI::App& app, ModelFlags& flags) {
+  add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
+  app.add_option("--isa", flags.isa)->envname("PUNA_CPU");  // see check_isa()
+  add_choice<kernels::ActivationMode>(app, "--activations", flags.activations,
+                                      {{"int8", kernels::ActivationMode::kInt8},
+                                       {"int8-wide", kernels::ActivationMode::kInt8Wide},
+                                       {"float", kernels::ActivationMode::kFloat}});
+  add_kv_dtype(app, "--kv-dtype", flags.kv_dtype);
+}
+
+}  // namespace puna::cli
