@@ -43,7 +43,7 @@ def certificate(key, *, base, variant, build, kv_dtype, base_kv_dtype, template,
             "base_hash": sha256_of(base), "variant_hash": sha256_of(variant), "build": build,
             "device": "cpu", "isa": "avx2", "kv_dtype": kv_dtype, "base_kv_dtype": base_kv_dtype,
             "activations": "int8", "template": template, "seed": 7, "difficulty": 1, "delta": 0.03,
-            "error": 0.05, "control_items": 60, "control_flips": 0}
+            "error": 0.05, "early_error": 0.01, "control_items": 60, "control_flips": 0}
     families = ",".join("\n  {" + _fields(_family(*one)) + "}" for one in verdicts.items())
     text = (f'{{"format": "puna-check-1", {_fields(head)}, '
             f'"key_id": "{sign("puna check key")[:16]}",\n "families": [{families}]')
