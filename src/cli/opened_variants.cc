@@ -152,10 +152,13 @@ Result<> read_verdicts(OpenedVariants& opened, size_t index, const check::Signin
                                   signed_by_key.error().message()));
   }
   RETURN_IF_ERROR(check_matches(*certificate, opened, index, hashes));
-  for (size_t i = 0; i < kNumTaskFamilies; ++i) {
-    const check::FamilyCertificate* family = certificate->family(kTaskFamilyNames[i]);
-    if (family == nullptr) continue;
-    opened.facts[index].verdicts[i] = verdict_of(family->verdict);
+  route::Variant& facts = opened.facts[index];
+  for (const check::FamilyCertificate& family : certificate->families) {
+    if (const auto known = task_family_named(family.name)) {
+      facts.verdicts[index_of(*known)] = verdict_of(family.verdict);
+    } else if (family.verdict != check::Verdict::kPass) {
+      facts.own_items_pass = false;
+    }
   }
   return Ok{};
 }

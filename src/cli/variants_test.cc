@@ -188,7 +188,18 @@ TEST_F(VariantsTest, ACertificateGivesItsVerdicts) {
   EXPECT_TRUE(small.passes(TaskFamily::kEdit));
   EXPECT_EQ(small.verdicts[index_of(TaskFamily::kCode)], route::Verdict::kRefused);
   EXPECT_EQ(small.verdicts[index_of(TaskFamily::kAlgebra)], route::Verdict::kUntested);
+  EXPECT_TRUE(small.own_items_pass);
   EXPECT_LT(small.cost, opened->facts[0].cost);  // the same weights, smaller keys and values
+}
+
+TEST_F(VariantsTest, ARefusalOnTheUsersOwnItemsCounts) {
+  check::Certificate made = certificate();
+  made.families.emplace_back().name = "gsm8k:items.jsonl";
+  made.families.back().verdict = check::Verdict::kRefuse;
+  write_certificate(made);
+  const auto opened = open(std::string(kTwo));
+  ASSERT_TRUE(opened.ok()) << opened.error().message();
+  EXPECT_FALSE(opened->facts[1].own_items_pass);
 }
 
 TEST_F(VariantsTest, ACertificateOfSomethingElseIsRefused) {

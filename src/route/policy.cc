@@ -28,6 +28,7 @@ Order by_cost(std::span<const Variant> variants, Takes takes) {
 
 bool Variant::passes_all() const {
   if (base) return true;
+  if (!own_items_pass) return false;
   for (size_t i = 0; i < kNumTaskFamilies; ++i) {
     const bool chat = static_cast<TaskFamily>(i) == TaskFamily::kOpenChat;
     const bool good = verdicts[i] == Verdict::kPass || (chat && verdicts[i] != Verdict::kRefused);

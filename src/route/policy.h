@@ -29,6 +29,7 @@ struct Variant {
   bool base = false;  // what the certificates compare with: certified for everything
   uint64_t cost = 0;  // bytes that a token of the answer reads: the weights'
   std::array<Verdict, kNumTaskFamilies> verdicts = {};
+  bool own_items_pass = true;  // what else it was checked with: a user's items
 
   bool passes(TaskFamily family) const {
     return base || verdicts[index_of(family)] == Verdict::kPass;

@@ -90,6 +90,10 @@ TEST(Policy, RefusedAndInconclusiveAreNoPass) {
   Variant bad_chat = passing_all("bad", 40);
   bad_chat.verdicts[index_of(TaskFamily::kOpenChat)] = Verdict::kRefused;
   EXPECT_FALSE(bad_chat.passes_all());
+  Variant bad_items = passing_all("bad", 40);
+  bad_items.own_items_pass = false;
+  EXPECT_FALSE(bad_items.passes_all());
+  EXPECT_TRUE(bad_items.passes(TaskFamily::kCode));
 }
 
 // Whatever the verdicts: nothing uncertified is in the order, and the base always is.
