@@ -264,10 +264,11 @@ MaybeError read_stream_options(const Field& field, const json::value& value, con
 }
 
 // OpenAI's free labels: only the task is looked at, and only where it is a string.
-MaybeError read_metadata(const Field&, const json::value& value, const RequestLimits&,
+MaybeError read_metadata(const Field& field, const json::value& value, const RequestLimits&,
                          ApiRequest& request) {
   const json::object* labels = value.if_object();
-  const json::value* task = labels == nullptr ? nullptr : labels->if_contains("task");
+  if (labels == nullptr) return wrong_type(field.name, "an object", value);
+  const json::value* task = labels->if_contains("task");
   constexpr size_t kLongestName = 64;
   if (task != nullptr && task->is_string() && task->get_string().size() <= kLongestName) {
     request.metadata_task = task->get_string();
