@@ -88,12 +88,11 @@ Result<TwinModels> TwinModels::create(const formats::Checkpoint& base,
       (config.max_tokens + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
   parts->blocks.resize(static_cast<size_t>(blocks));
   std::iota(parts->blocks.begin(), parts->blocks.end(), 0);
-  for (const formats::Checkpoint* checkpoint : {&base, &variant}) {
+  const std::pair<const formats::Checkpoint*, kernels::KvType> both[] = {
+      {&base, config.base_kv}, {&variant, config.variant_kv}};
+  for (const auto& [checkpoint, kv_type] : both) {
     const model::LlamaLimits limits{
-        .max_rows = kRows,
-        .max_logit_rows = kLogitRows,
-        .num_blocks = blocks,
-        .kv_type = checkpoint == &base ? config.base_kv : config.variant_kv};
+        .max_rows = kRows, .max_logit_rows = kLogitRows, .num_blocks = blocks, .kv_type = kv_type};
     auto llama = model::Llama::create(*checkpoint, *parts->ops, limits);
     if (!llama.ok()) return std::move(llama).error().with_context(checkpoint->path());
     parts->models.push_back(std::move(llama).value());

@@ -242,6 +242,7 @@ Result<check::Screen> Check::screen(const check::Suite& suite) {
 
 LoadSize Check::size_for(int32_t context) const {
   LoadSize size;
+  size.server = true;  // room for many requests at once
   size.max_num_seqs = flags_.batch;
   size.max_queued_requests = flags_.batch;
   size.max_queued_tokens = int64_t{flags_.batch} * context;

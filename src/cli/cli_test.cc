@@ -67,8 +67,8 @@ class CliTest : public ::testing::Test {
 TEST_F(CliTest, EveryHelpFitsAScreen) {
   for (const std::string_view help :
        {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kPlanHelp, kBenchHelp, kBenchEngineHelp,
-        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp, kCheckHelp, kDivergenceHelp,
-        kRouteHelp}) {
+        kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp, kQuantizeHelp, kCheckHelp,
+        kDivergenceHelp, kRouteHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
     int count = 0;
@@ -86,6 +86,7 @@ TEST_F(CliTest, EveryFlagIsInTheHelp) {
       {"run", kRunHelp},
       {"inspect", kInspectHelp},
       {"plan", kPlanHelp},
+      {"quantize", kQuantizeHelp},
       {"bench engine", kBenchEngineHelp},
       {"bench kernels", kBenchKernelsHelp},
       {"bench serve", kBenchServeHelp},

@@ -14,6 +14,7 @@ Result<int> serve(const ServeFlags& flags, TimeNs started_ns);
 Result<int> run(const RunFlags& flags);
 Result<int> plan_command(const PlanFlags& flags);
 Result<int> inspect(const InspectFlags& flags);
+Result<int> quantize(const QuantizeFlags& flags);
 Result<int> bench_engine(const BenchEngineFlags& flags);
 Result<int> bench_kernels(const BenchKernelsFlags& flags);
 Result<int> bench_serve(const BenchServeFlags& flags);

@@ -115,6 +115,18 @@ void add_inspect_flags(CLI::App& app, InspectFlags& flags) {
   app.add_flag("--json", flags.json);
 }
 
+void add_quantize_flags(CLI::App& app, QuantizeFlags& flags) {
+  app.add_option("input", flags.input)->required();
+  app.add_option("output", flags.output)->required();
+  app.add_option("--type", flags.type)->required();
+  CLI::Option* imatrix = app.add_option("--imatrix", flags.imatrix);
+  CLI::Option* text = app.add_option("--calibration", flags.calibration)->excludes(imatrix);
+  CLI::Option* out = app.add_option("--imatrix-out", flags.imatrix_out)->needs(text);
+  app.add_flag("--gptq", flags.gptq)->needs(text)->excludes(out);
+  add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
+  app.add_flag("--json", flags.json);
+}
+
 void add_bench_engine_flags(CLI::App& app, BenchEngineFlags& flags) {
   app.add_option("--model,model", flags.model.model);
   add_random_weights(app, flags.model);
@@ -312,6 +324,7 @@ struct Parser {
   RunFlags run;
   PlanFlags plan;
   InspectFlags inspect;
+  QuantizeFlags quantize;
   BenchEngineFlags bench_engine;
   BenchKernelsFlags bench_kernels;
   BenchServeFlags bench_serve;
@@ -325,6 +338,7 @@ struct Parser {
   CLI::App* run_app = app.add_subcommand("run");
   CLI::App* plan_app = app.add_subcommand("plan");
   CLI::App* inspect_app = app.add_subcommand("inspect");
+  CLI::App* quantize_app = app.add_subcommand("quantize");
   CLI::App* bench_app = app.add_subcommand("bench");
   CLI::App* engine_app = bench_app->add_subcommand("engine");
   CLI::App* kernels_app = bench_app->add_subcommand("kernels");
@@ -342,6 +356,7 @@ struct Parser {
     add_run_flags(*run_app, run);
     add_plan_flags(*plan_app, plan);
     add_inspect_flags(*inspect_app, inspect);
+    add_quantize_flags(*quantize_app, quantize);
     bench_app->require_subcommand(1);
     add_bench_engine_flags(*engine_app, bench_engine);
     add_bench_kernels_flags(*kernels_app, bench_kernels);
@@ -352,8 +367,8 @@ struct Parser {
     add_check_flags(*check_app, check);
     add_divergence_flags(*divergence_app, divergence);
     // A flag given again wins, so that scripts can append to a command line. Lists add up.
-    for (CLI::App* sub_command : {serve_app, run_app, plan_app, engine_app, kernels_app, load_app,
-                                  check_app, divergence_app}) {
+    for (CLI::App* sub_command : {serve_app, run_app, plan_app, quantize_app, engine_app,
+                                  kernels_app, load_app, check_app, divergence_app}) {
       for (CLI::Option* option : sub_command->get_options()) {
         if (option->get_items_expected_max() == 1) {
           option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -374,6 +389,7 @@ struct Parser {
     if (route_app->parsed()) return kRouteHelp;
     if (check_app->parsed()) return kCheckHelp;
     if (divergence_app->parsed()) return kDivergenceHelp;
+    if (quantize_app->parsed()) return kQuantizeHelp;
     return inspect_app->parsed() ? kInspectHelp : kMainHelp;
   }
 
@@ -445,6 +461,7 @@ struct Parser {
       }
       return Command(std::move(selftest));
     }
+    if (quantize_app->parsed()) return Command(std::move(quantize));
     return Command(std::move(inspect));
   }
 };

@@ -95,6 +95,19 @@ struct InspectFlags {
   bool json = false;
 };
 
+// `puna quantize`: a model in fewer bits.
+struct QuantizeFlags {
+  std::string input;   // a GGUF file or a Hugging Face folder
+  std::string output;  // a GGUF file, or a folder
+  std::string type;    // a name for quant::find_mix() or find_folder_scheme()
+  std::string imatrix;
+  std::string calibration;  // a text file, or "default"
+  std::string imatrix_out;
+  bool gptq = false;    // W4A16 by GPTQ
+  int32_t threads = 0;  // 0: one per core
+  bool json = false;
+};
+
 // `puna bench engine`: how fast a model runs here.
 struct BenchEngineFlags {
   ModelFlags model;
@@ -210,9 +223,9 @@ struct Text {
   std::string text;
 };
 
-using Command = std::variant<Text, ServeFlags, RunFlags, PlanFlags, InspectFlags, BenchEngineFlags,
-                             BenchKernelsFlags, BenchServeFlags, SelftestFlags, CheckFlags,
-                             DivergenceFlags, RouteFlags>;
+using Command = std::variant<Text, ServeFlags, RunFlags, PlanFlags, InspectFlags, QuantizeFlags,
+                             BenchEngineFlags, BenchKernelsFlags, BenchServeFlags, SelftestFlags,
+                             CheckFlags, DivergenceFlags, RouteFlags>;
 
 Result<Command> parse_command(int argc, const char* const* argv);
 

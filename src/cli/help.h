@@ -13,6 +13,7 @@ inline constexpr std::string_view kMainHelp =
   puna serve MODEL            answer OpenAI clients over HTTP
   puna run MODEL [PROMPT]     one answer, or a chat in the terminal
   puna inspect MODEL          what is in a model file
+  puna quantize IN OUT        a model in fewer bits: GGUF or compressed-tensors
   puna plan MODEL             what memory it takes, and how far a machine goes with it
   puna bench engine MODEL     how fast it runs here, beside what the machine can do
   puna bench kernels          the same for every operation, weight type and number of rows
@@ -82,6 +83,24 @@ inline constexpr std::string_view kInspectHelp =
 
   --tensors   list every tensor
   --json      one JSON object
+)";
+
+inline constexpr std::string_view kQuantizeHelp =
+    R"(usage: puna quantize IN OUT --type TYPE [flags]    a model in fewer bits
+
+IN is a GGUF file or a Hugging Face folder in any type; weights of 16 or 32 bits give the best.
+OUT appears when it is complete; on an error or Ctrl-C nothing is left.
+
+  --type TYPE          Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S, Q3_K_L, Q3_K_M, Q3_K_S, Q2_K,
+                       Q5_1, Q5_0, Q4_1, Q4_0, IQ4_NL, BF16, F16, F32: OUT is a GGUF file
+                       W4A16, W8A8, FP8_DYNAMIC: from a folder, OUT is a compressed-tensors folder
+  --imatrix FILE       importance of each input column, a file of llama-imatrix (.gguf or .dat)
+  --calibration FILE   measure it instead, on this text: plain, or lines {"messages": [...]} that go
+                       through the chat template; `default` is a small mixture that comes with puna
+  --imatrix-out FILE   keep what --calibration measured
+  --gptq               W4A16 by GPTQ with --calibration: best, and slow for large models
+  --threads N          one per core
+  --json               what became of each tensor, and what it lost
 )";
 
 inline constexpr std::string_view kPlanHelp =

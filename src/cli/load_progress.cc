@@ -15,8 +15,8 @@ constexpr uint64_t kBarCells = 30;
 
 }  // namespace
 
-LoadProgressPrinter::LoadProgressPrinter(bool terminal, Write write)
-    : terminal_(terminal), write_(std::move(write)) {}
+LoadProgressPrinter::LoadProgressPrinter(bool terminal, Write write, std::string_view work)
+    : terminal_(terminal), write_(std::move(write)), work_(work) {}
 
 LoadProgressPrinter::~LoadProgressPrinter() {
   if (bar_open_) write_("\n");  // loading failed: the error gets a line of its own
@@ -28,7 +28,7 @@ void LoadProgressPrinter::update(uint64_t done, uint64_t total) {
   const uint64_t quarter = done * 4 / total;
   if (quarter <= told_) return;
   told_ = quarter;
-  write_(fmt::format("packing weights: {} % of {}\n", quarter * 25, plan::format_bytes(total)));
+  write_(fmt::format("{}: {} % of {}\n", work_, quarter * 25, plan::format_bytes(total)));
 }
 
 void LoadProgressPrinter::draw(uint64_t done, uint64_t total) {
@@ -37,7 +37,7 @@ void LoadProgressPrinter::draw(uint64_t done, uint64_t total) {
   drawn_ns_ = now;
   bar_open_ = done < total;
   const uint64_t cells = done * kBarCells / total;
-  write_(fmt::format("\rpacking weights [{:#<{}}{:.<{}}] {:>3} % of {}{}", "", cells, "",
+  write_(fmt::format("\r{} [{:#<{}}{:.<{}}] {:>3} % of {}{}", work_, "", cells, "",
                      kBarCells - cells, done * 100 / total, plan::format_bytes(total),
                      bar_open_ ? "" : "\n"));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How far the packing of a large model is: one line that is redrawn on a terminal, a few plain
-// lines in a log.
+// How far the packing (or quantising) of a large model is: one line that is redrawn on a terminal,
+// a few plain lines in a log.
 //
 //   LoadProgressPrinter printer(stderr_is_terminal(), [](std::string_view text) { ... });
 //   printer.update(done_bytes, total_bytes);
@@ -20,7 +20,7 @@ class LoadProgressPrinter {
   // Smaller files load too fast for a line.
   static constexpr uint64_t kSmallestFile = 1 << 30;
 
-  LoadProgressPrinter(bool terminal, Write write);
+  LoadProgressPrinter(bool terminal, Write write, std::string_view work = "packing weights");
   ~LoadProgressPrinter();
   LoadProgressPrinter(const LoadProgressPrinter&) = delete;
   LoadProgressPrinter& operator=(const LoadProgressPrinter&) = delete;
@@ -32,6 +32,7 @@ class LoadProgressPrinter {
 
   const bool terminal_;
   const Write write_;
+  const std::string_view work_;
   SteadyClock clock_;
   TimeNs drawn_ns_ = 0;    // when the bar was drawn last
   uint64_t told_ = 0;      // plain lines: quarters that were told

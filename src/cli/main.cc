@@ -52,6 +52,9 @@ struct RunCommand {
   Result<int> operator()(const puna::cli::InspectFlags& flags) const {
     return puna::cli::inspect(flags);
   }
+  Result<int> operator()(const puna::cli::QuantizeFlags& flags) const {
+    return puna::cli::quantize(flags);
+  }
   Result<int> operator()(const puna::cli::BenchEngineFlags& flags) const {
     return puna::cli::bench_engine(flags);
   }

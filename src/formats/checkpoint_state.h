@@ -2,6 +2,7 @@
 // What a Checkpoint owns, and the two ways to fill it. Internal to formats.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -18,10 +19,11 @@ namespace puna::formats {
 struct Checkpoint::State {
   std::string path;
   ModelSpec spec;
-  std::unique_ptr<GgufFile> gguf;                  // one of these three holds
-  std::unique_ptr<SafetensorsFolder> safetensors;  // the mapped bytes,
-  std::shared_ptr<const std::byte> addresses;      // or just addresses
-  std::vector<TensorView> weights;                 // by weight_index
+  std::unique_ptr<GgufFile> gguf;                     // one of these three holds
+  std::unique_ptr<SafetensorsFolder> safetensors;     // the mapped bytes,
+  std::shared_ptr<const std::byte> addresses;         // or just addresses
+  std::vector<TensorView> weights;                    // by weight_index
+  std::vector<std::unique_ptr<std::byte[]>> decoded;  // weights of a quantised folder
   uint64_t weight_bytes = 0;
   std::string type_summary;
 

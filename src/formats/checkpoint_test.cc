@@ -379,8 +379,8 @@ TEST_F(EditedFolder, UnsupportedModels) {
   EXPECT_REFUSED(open_with("mlp_bias", "true"), ErrorCode::kUnsupported, "mlp_bias");
   EXPECT_REFUSED(open_with("hidden_act", "\"gelu\""), ErrorCode::kUnsupported,
                  "hidden_act \"gelu\"");
-  EXPECT_REFUSED(open_with("quantization_config", R"({"quant_method":"awq"})"),
-                 ErrorCode::kUnsupported, "quant_method \"awq\"");
+  EXPECT_REFUSED(open_with("quantization_config", R"({"quant_method":"hqq"})"),
+                 ErrorCode::kUnsupported, "quant_method \"hqq\"");
   EXPECT_REFUSED(open_with("rope_scaling", R"({"rope_type":"yarn","factor":4})"),
                  ErrorCode::kUnsupported, "rope_scaling with rope_type \"yarn\"");
   EXPECT_REFUSED(open_with("rope_scaling", R"({"type":"linear","factor":4})"),

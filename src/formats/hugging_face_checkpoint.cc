@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "formats/hugging_face_config.h"
 #include "formats/json_text.h"
 #include "formats/message_text.h"
+#include "formats/quantized_folder.h"
 #include "formats/spec_check.h"
 #include "formats/weight_names.h"
 
@@ -52,14 +54,33 @@ Result<NamedTensor> find_weight(const SafetensorsFolder& files, const std::strin
   const SafetensorsTensor* tensor = files.find(name);
   if (tensor == nullptr)
     return Error(ErrorCode::kCorrupt, "{}: tensor \"{}\" is missing", folder, name);
-  return NamedTensor{tensor->name, tensor->type, tensor->dims, tensor->data};
+  const auto type = float_type(tensor->dtype);
+  if (!type) {
+    return Error(ErrorCode::kUnsupported,
+                 "{}: tensor {} has dtype {}, but config.json has no quantization_config", folder,
+                 in_quotes(name), safetensors_dtype_name(tensor->dtype));
+  }
+  return NamedTensor{tensor->name, *type, tensor->dims, tensor->data};
+}
+
+// "quantization_config" in config.json, or ModelOpt's own file.
+Result<std::optional<QuantSettings>> quant_settings(const boost::json::object& config,
+                                                    const std::string& folder) {
+  ASSIGN_OR_RETURN(auto settings, read_quant_settings(config, folder + "/config.json"));
+  if (settings) return settings;
+  const std::string path = folder + "/hf_quant_config.json";
+  auto own = read_json_object(path, kMaxConfigBytes);
+  if (own.ok()) return read_modelopt_settings(*own, path);
+  if (own.error().code() != ErrorCode::kNotFound) return std::move(own).error();
+  return std::optional<QuantSettings>();
 }
 
 // A tensor that the forward pass would ignore (a bias, an adapter) changes the model: refuse it.
 Result<> refuse_unused(const SafetensorsFolder& files, const std::vector<TensorView>& weights,
-                       const std::string& folder) {
+                       const std::set<std::string, std::less<>>& parts, const std::string& folder) {
   const std::string head = hugging_face_weight_name({WeightRole::kOutputHead});
   std::set<std::string_view> expected{head};  // a tied head may be stored too
+  expected.insert(parts.begin(), parts.end());
   for (const TensorView& view : weights) expected.insert(view.name);
   for (const auto& [name, tensor] : files.tensors()) {
     // Old files store the rotation frequencies, which the settings give exactly.
@@ -87,12 +108,17 @@ Result<std::unique_ptr<Checkpoint::State>> Checkpoint::State::from_hugging_face(
   ASSIGN_OR_RETURN(SafetensorsFolder files, SafetensorsFolder::open(folder));
   state->safetensors = std::make_unique<SafetensorsFolder>(std::move(files));
   const SafetensorsFolder& opened = *state->safetensors;
-  ASSIGN_OR_RETURN(
-      state->weights,
-      collect_weights(
-          state->spec, hugging_face_weight_name,
-          [&](const std::string& name) { return find_weight(opened, folder, name); }, folder));
-  RETURN_IF_ERROR(refuse_unused(opened, state->weights, folder));
+  ASSIGN_OR_RETURN(const auto settings, quant_settings(*config, folder));
+  QuantizedFolder quantized(opened, settings.value_or(QuantSettings{}), folder);
+  ASSIGN_OR_RETURN(state->weights, collect_weights(
+                                       state->spec, hugging_face_weight_name,
+                                       [&](const std::string& name) {
+                                         return settings ? quantized.find(name)
+                                                         : find_weight(opened, folder, name);
+                                       },
+                                       folder));
+  state->decoded = quantized.take_memory();
+  RETURN_IF_ERROR(refuse_unused(opened, state->weights, quantized.used(), folder));
   for (const auto& [name, tensor] : opened.tensors()) state->weight_bytes += tensor->data.size();
   return state;
 }

@@ -109,16 +109,6 @@ Result<> ConfigReader::refuse_unsupported() const {
   if (type.empty()) return bad_field("model_type", "is missing");
   if (type != "llama")
     return unsupported(fmt::format("model_type {}; Puna serves \"llama\"", in_quotes(type)));
-  if (const boost::json::value* quantization = field(config_, "quantization_config")) {
-    std::string method = "unknown";
-    if (quantization->is_object()) {
-      ASSIGN_OR_RETURN(method, text(quantization->get_object(), "quant_method", method));
-    }
-    return unsupported(
-        fmt::format("quantization_config with quant_method {}; Puna reads bf16, f16 and f32 "
-                    "folders, and quantised models as GGUF",
-                    in_quotes(method)));
-  }
   for (const std::string_view key : {"attention_bias", "mlp_bias"}) {
     ASSIGN_OR_RETURN(const bool has_bias, flag(key));
     if (has_bias)

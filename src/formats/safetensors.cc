@@ -22,11 +22,23 @@ constexpr size_t kMaxFiles = 1'000;
 constexpr std::string_view kSingleName = "model.safetensors";
 constexpr std::string_view kIndexName = "model.safetensors.index.json";
 
-std::optional<TensorType> type_of(std::string_view dtype) {
-  if (dtype == "F32") return TensorType::kF32;
-  if (dtype == "F16") return TensorType::kF16;
-  if (dtype == "BF16") return TensorType::kBF16;
-  return std::nullopt;
+struct DtypeInfo {
+  SafetensorsDtype dtype;
+  std::string_view name;
+  uint64_t bytes;
+};
+constexpr DtypeInfo kDtypes[] = {
+    {SafetensorsDtype::kF32, "F32", 4},   {SafetensorsDtype::kF16, "F16", 2},
+    {SafetensorsDtype::kBF16, "BF16", 2}, {SafetensorsDtype::kI8, "I8", 1},
+    {SafetensorsDtype::kU8, "U8", 1},     {SafetensorsDtype::kI32, "I32", 4},
+    {SafetensorsDtype::kI64, "I64", 8},   {SafetensorsDtype::kF8E4M3, "F8_E4M3", 1},
+};
+
+const DtypeInfo* find_dtype(std::string_view name) {
+  for (const DtypeInfo& info : kDtypes) {
+    if (info.name == name) return &info;
+  }
+  return nullptr;
 }
 
 std::string_view view(const boost::json::string& text) { return {text.data(), text.size()}; }
@@ -38,6 +50,27 @@ bool is_plain_file_name(std::string_view name) {
 }
 
 }  // namespace
+
+std::string_view safetensors_dtype_name(SafetensorsDtype dtype) {
+  return kDtypes[static_cast<size_t>(dtype)].name;
+}
+
+uint64_t safetensors_dtype_bytes(SafetensorsDtype dtype) {
+  return kDtypes[static_cast<size_t>(dtype)].bytes;
+}
+
+std::optional<TensorType> float_type(SafetensorsDtype dtype) {
+  switch (dtype) {
+    case SafetensorsDtype::kF32:
+      return TensorType::kF32;
+    case SafetensorsDtype::kF16:
+      return TensorType::kF16;
+    case SafetensorsDtype::kBF16:
+      return TensorType::kBF16;
+    default:
+      return std::nullopt;
+  }
+}
 
 class SafetensorsParser {
  public:
@@ -115,13 +148,14 @@ Result<> SafetensorsParser::read_tensor(std::string_view name, const boost::json
   const boost::json::value* dtype = fields->if_contains("dtype");
   if (dtype == nullptr || !dtype->is_string())
     return corrupt(fmt::format("tensor {} has no dtype", shown));
-  const auto type = type_of(view(dtype->get_string()));
-  if (!type) {
+  const DtypeInfo* known = find_dtype(view(dtype->get_string()));
+  if (known == nullptr) {
     return Error(ErrorCode::kUnsupported,
-                 "{}: tensor {} has dtype {}; Puna reads F32, F16 and BF16", name_, shown,
-                 in_quotes(view(dtype->get_string())));
+                 "{}: tensor {} has dtype {}; Puna reads F32, F16, BF16, I8, U8, I32, I64 and "
+                 "F8_E4M3",
+                 name_, shown, in_quotes(view(dtype->get_string())));
   }
-  tensor.type = *type;
+  tensor.dtype = known->dtype;
   ASSIGN_OR_RETURN(const uint64_t elements, read_shape(tensor, fields->if_contains("shape")));
   const boost::json::value* offsets = fields->if_contains("data_offsets");
   if (offsets == nullptr || !offsets->is_array() || offsets->get_array().size() != 2) {
@@ -133,7 +167,7 @@ Result<> SafetensorsParser::read_tensor(std::string_view name, const boost::json
     return corrupt(fmt::format("data_offsets of tensor {} do not lie in its {} bytes of data",
                                shown, section_.size()));
   }
-  const auto bytes = tensor_bytes(tensor.type, elements);
+  const auto bytes = checked_mul(elements, known->bytes);
   if (!bytes || *bytes != *end - *begin) {
     return corrupt(
         fmt::format("tensor {} has {} bytes, which contradicts its shape", shown, *end - *begin));

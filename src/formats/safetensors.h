@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,10 +23,19 @@
 
 namespace puna::formats {
 
+// What is read; integers and fp8 are parts of quantised weights (formats/quantized_folder.h).
+enum class SafetensorsDtype : uint8_t { kF32, kF16, kBF16, kI8, kU8, kI32, kI64, kF8E4M3 };
+
+// "F8_E4M3", as in the file.
+std::string_view safetensors_dtype_name(SafetensorsDtype dtype);
+uint64_t safetensors_dtype_bytes(SafetensorsDtype dtype);
+// The tensor type of plain floats, else nothing.
+std::optional<TensorType> float_type(SafetensorsDtype dtype);
+
 struct SafetensorsTensor {
   std::string name;
-  TensorType type = TensorType::kF32;  // kF32, kF16 or kBF16
-  std::vector<uint64_t> dims;          // rows before columns; empty for a scalar
+  SafetensorsDtype dtype = SafetensorsDtype::kF32;
+  std::vector<uint64_t> dims;  // rows before columns; empty for a scalar
   std::span<const std::byte> data;
 };
 

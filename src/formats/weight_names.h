@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which weights a Llama model has, their shapes, and what GGUF and Hugging Face call them.
-// Internal to formats; users ask Checkpoint::tensor.
+// For formats and the quantiser; others ask Checkpoint::tensor.
 #pragma once
 
 #include <cstddef>

@@ -153,6 +153,20 @@ std::optional<PretokenizerKind> find_pretokenizer(std::string_view gguf_name) {
   return std::nullopt;
 }
 
+std::string_view pretokenizer_name(PretokenizerKind kind) {
+  switch (kind) {
+    case PretokenizerKind::kLlama3:
+      return "llama-bpe";
+    case PretokenizerKind::kQwen2:
+      return "qwen2";
+    case PretokenizerKind::kGpt2:
+      return "gpt-2";
+    case PretokenizerKind::kSmolLm:
+      return "smollm";
+  }
+  return "";
+}
+
 std::optional<PretokenizerKind> find_pretokenizer_by_pattern(std::string_view pattern) {
   if (pattern == kLlama3Pattern) return PretokenizerKind::kLlama3;
   if (pattern == kQwen2Pattern) return PretokenizerKind::kQwen2;

@@ -25,6 +25,7 @@ enum class PretokenizerKind : uint8_t {
 
 // GGUF's `tokenizer.ggml.pre` names: llama-bpe (llama3, llama-v3), qwen2, gpt-2, smollm.
 std::optional<PretokenizerKind> find_pretokenizer(std::string_view gguf_name);
+std::string_view pretokenizer_name(PretokenizerKind kind);
 // By the regular expression of a `Split` pre-tokenizer in tokenizer.json.
 std::optional<PretokenizerKind> find_pretokenizer_by_pattern(std::string_view pattern);
 inline constexpr std::string_view kPretokenizerNames = "llama-bpe, qwen2, gpt-2, smollm";

@@ -59,5 +59,7 @@ Result<TokenizerParts> read_tokenizer_folder(const std::string& folder);
 // Byte-level vocabularies spell each byte as a printable character (a space is U+0120). The bytes
 // that `name` spells, or nothing when it holds a character outside that alphabet.
 std::optional<std::string> spelled_bytes(std::string_view name);
+// The reverse.
+std::string spelling_of(std::string_view bytes);
 
 }  // namespace puna::model

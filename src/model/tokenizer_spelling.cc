@@ -26,7 +26,32 @@ constexpr std::array<int16_t, kAlphabetEnd> make_alphabet() {
 }
 constexpr std::array<int16_t, kAlphabetEnd> kByteOf = make_alphabet();
 
+void append_utf8(uint32_t code_point, std::string& out) {  // below 0x800
+  if (code_point < 0x80) {
+    out.push_back(static_cast<char>(code_point));
+    return;
+  }
+  out.push_back(static_cast<char>(0xC0 | (code_point >> 6)));
+  out.push_back(static_cast<char>(0x80 | (code_point & 0x3F)));
+}
+
+constexpr std::array<uint16_t, 256> make_spelling() {
+  std::array<uint16_t, 256> code_point_of{};
+  for (uint32_t code_point = 0; code_point < kAlphabetEnd; ++code_point) {
+    const int16_t byte = kByteOf[code_point];
+    if (byte >= 0) code_point_of[static_cast<size_t>(byte)] = static_cast<uint16_t>(code_point);
+  }
+  return code_point_of;
+}
+constexpr std::array<uint16_t, 256> kSpellingOf = make_spelling();
+
 }  // namespace
+
+std::string spelling_of(std::string_view bytes) {
+  std::string name;
+  for (const char byte : bytes) append_utf8(kSpellingOf[static_cast<uint8_t>(byte)], name);
+  return name;
+}
 
 std::optional<std::string> spelled_bytes(std::string_view name) {
   std::string bytes;

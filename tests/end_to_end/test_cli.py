@@ -15,7 +15,7 @@ from puna_process import binary, model_path, run_puna
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["run", "--help"],
-                                       ["inspect", "--help"], ["bench", "--help"],
+                                       ["inspect", "--help"], ["bench", "--help"], ["quantize", "--help"],
                                        ["bench", "engine", "--help"],
                                        ["bench", "kernels", "--help"]], ids=" ".join)
 def test_help_fits_a_screen(arguments):
@@ -32,6 +32,8 @@ def test_version():
 
 @pytest.mark.parametrize("arguments", [["fly"], ["run"], ["inspect"], ["--frobnicate"],
                                        ["run", "none.gguf", "hi"], ["inspect", "none.gguf"],
+                                       ["quantize", "none.gguf", "out.gguf", "--type", "Q4_0"],
+                                       ["quantize", "none.gguf", "out.gguf", "--type", "Q4"],
                                        ["run", "none.gguf", "--temperature", "hot"]], ids=" ".join)
 def test_bad_usage_is_one_line_and_exit_code_2(arguments):
     result = run_puna(*arguments, stdin="")
@@ -201,3 +203,26 @@ def test_inspect_for_scripts():
     assert len(facts["tensors"]) == 272
     assert {"id": 2, "text": "<|im_end|>", "role": "eos, ends an answer"} in facts["special_tokens"]
     assert "tensors" not in json.loads(run_puna("inspect", model_path(), "--json").stdout)
+
+
+def test_quantize_then_answer(tmp_path):
+    out = tmp_path / "q8.gguf"
+    result = run_puna("quantize", model_path(), out, "--type", "Q8_0", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert {t["type"] for t in report["tensors"]} == {"Q8_0", "F32"}
+    assert max(t["relative_error"] for t in report["tensors"]) < 1e-4
+    assert os.listdir(tmp_path) == ["q8.gguf"]
+    answer = run_puna("run", out, "Name the capital of France.", "--temperature", 0, "--max-tokens", 30)
+    assert "Paris" in answer.stdout
+
+
+def test_quantize_stops_without_a_trace(tmp_path):
+    out = tmp_path / "q2.gguf"
+    process = subprocess.Popen([binary(), "quantize", model_path(), out, "--type", "Q2_K", "--calibration", "default"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "calibrating" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert os.listdir(tmp_path) == []

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes tests/golden/quant: what the gguf Python package decodes and encodes, for quant_test.
+"""Makes tests/golden/quant: what the gguf Python package decodes and encodes, for quant_test
+and (what rounding alone loses) encode_test.
 
   <TYPE>.dequant  u32 number of blocks, the blocks, then their elements as float32
   <TYPE>.encode   u32 number of elements, the elements as float32, then their blocks

@@ -16,12 +16,15 @@ constexpr std::array<std::string_view, 16> kLetters = {"a", "b", "c", "d", "f", 
                                                        "m", "n", "p", "q", "r", "s", "t", "w"};
 
 // The largest coefficient and the largest solution.
-struct Level {
+struct Size {
   int64_t coefficient;
   int64_t solution;
 };
-constexpr std::array<Level, kMaxDifficulty + 1> kLevels = {
-    {{5, 12}, {9, 30}, {19, 99}, {60, 400}, {200, 1500}}};
+constexpr std::array<Size, 6> kSizes = {
+    {{5, 12}, {9, 30}, {19, 99}, {60, 400}, {200, 1500}, {900, 9000}}};
+// The sizes that a difficulty draws from.
+constexpr std::array<std::array<size_t, 2>, kMaxDifficulty + 1> kLevels = {
+    {{0, 2}, {1, 3}, {2, 4}, {3, 5}, {5, 5}}};
 
 struct Problem {
   std::string question;
@@ -33,15 +36,15 @@ std::string signed_term(int64_t value) {
   return value < 0 ? fmt::format("- {}", -value) : fmt::format("+ {}", value);
 }
 
-// a x + b = c; from difficulty 1 on with x on both sides.
-Problem one_unknown(Draw& draw, std::string_view x, int32_t difficulty) {
-  const Level& level = kLevels[static_cast<size_t>(difficulty)];
+// a x + b = c; from the second size on with x on both sides.
+Problem one_unknown(Draw& draw, std::string_view x, size_t size) {
+  const Size& level = kSizes[size];
   const int64_t solution = draw.between(1, level.solution);
   const int64_t a = draw.between(2, level.coefficient);
   const int64_t b = draw.between(1, level.solution) * (draw.one_in(2) ? 1 : -1);
   Problem problem;
   problem.answer = solution;
-  if (difficulty == 0) {
+  if (size == 0) {
     problem.question = fmt::format("{}{} {} = {}", a, x, signed_term(b), a * solution + b);
     problem.work = fmt::format("{}{} = {}\n", a, x, a * solution);
   } else {
@@ -57,12 +60,12 @@ Problem one_unknown(Draw& draw, std::string_view x, int32_t difficulty) {
   return problem;
 }
 
-// x + y = sum and x - y = difference, from difficulty 1 on with a coefficient before y.
-Problem two_unknowns(Draw& draw, std::string_view x, int32_t difficulty) {
-  const Level& level = kLevels[static_cast<size_t>(difficulty)];
+// x + y = sum and x - y = difference, from the second size on with a coefficient before y.
+Problem two_unknowns(Draw& draw, std::string_view x, size_t size) {
+  const Size& level = kSizes[size];
   const int64_t second = draw.between(1, level.solution);
   const int64_t first = draw.between(1, level.solution);
-  const int64_t factor = difficulty == 0 ? 1 : draw.between(2, level.coefficient);
+  const int64_t factor = size == 0 ? 1 : draw.between(2, level.coefficient);
   const int64_t sum = first + factor * second;
   const int64_t difference = first - factor * second;
   const std::string y = factor == 1 ? "y" : fmt::format("{}y", factor);
@@ -74,8 +77,8 @@ Problem two_unknowns(Draw& draw, std::string_view x, int32_t difficulty) {
   return problem;
 }
 
-Problem remainder(Draw& draw, std::string_view x, int32_t difficulty) {
-  const Level& level = kLevels[static_cast<size_t>(difficulty)];
+Problem remainder(Draw& draw, std::string_view x, size_t size) {
+  const Size& level = kSizes[size];
   const int64_t modulus = draw.between(3, level.coefficient + 4);
   const int64_t quotient = draw.between(2, level.solution);
   const int64_t rest = draw.between(0, modulus - 1);
@@ -101,8 +104,8 @@ constexpr std::array<Unit, 6> kUnits = {{{"hours", "minutes", 60},
                                          {"feet", "inches", 12},
                                          {"meters", "centimeters", 100}}};
 
-Problem units(Draw& draw, std::string_view x, int32_t difficulty) {
-  const Level& level = kLevels[static_cast<size_t>(difficulty)];
+Problem units(Draw& draw, std::string_view x, size_t size) {
+  const Size& level = kSizes[size];
   const Unit& unit = draw.pick(kUnits);
   const int64_t large = draw.between(2, level.solution);
   const int64_t small = draw.between(1, unit.factor - 1);
@@ -115,7 +118,7 @@ Problem units(Draw& draw, std::string_view x, int32_t difficulty) {
   return problem;
 }
 
-constexpr std::array<Problem (*)(Draw&, std::string_view, int32_t), 4> kKinds = {
+constexpr std::array<Problem (*)(Draw&, std::string_view, size_t), 4> kKinds = {
     one_unknown, two_unknowns, remainder, units};
 
 }  // namespace
@@ -124,9 +127,10 @@ Draft draft_algebra(Draw& draw, int32_t difficulty) {
   const std::string_view pupil = draw.unique_pick(kNames);
   const std::string_view x = draw.unique_pick(kLetters);
   const size_t sheet = draw.unique(1024);
+  const size_t size = draw.within(kLevels[static_cast<size_t>(difficulty)]);
   Draft draft;
   draft.cluster = static_cast<int32_t>(draw.below(kKinds.size()));
-  const Problem problem = kKinds[static_cast<size_t>(draft.cluster)](draw, x, difficulty);
+  const Problem problem = kKinds[static_cast<size_t>(draft.cluster)](draw, x, size);
   draft.prompt = fmt::format(
       "Exercise {} for {}. {}\nWork step by step and end with \"Answer:\" and the number.", sheet,
       pupil, problem.question);

@@ -13,26 +13,29 @@
 namespace puna::check {
 namespace {
 
+// Each level is a range, so that items of one difficulty tell strong models from weak ones.
 struct Level {
-  int32_t steps;
-  int32_t limit;  // of the numbers in the text
-  int32_t distractors;
+  std::array<size_t, 2> steps;
+  std::array<int64_t, 3> limits;  // of the numbers in the text; one is drawn
+  std::array<size_t, 2> distractors;
 };
-constexpr std::array<Level, kMaxDifficulty + 1> kLevels = {
-    {{2, 24, 0}, {3, 64, 1}, {4, 200, 1}, {5, 480, 2}, {6, 960, 3}}};
+constexpr std::array<Level, kMaxDifficulty + 1> kLevels = {{{{3, 6}, {96, 400, 960}, {1, 2}},
+                                                            {{4, 7}, {400, 960, 960}, {2, 2}},
+                                                            {{5, 8}, {960, 960, 2400}, {2, 3}},
+                                                            {{7, 10}, {960, 2400, 2400}, {3, 4}},
+                                                            {{9, 12}, {960, 2400, 9600}, {4, 5}}}};
 
 enum class Step : uint8_t { kBuy, kReceive, kGive, kLose, kBoxes, kDouble };
 constexpr size_t kNumSteps = 6;
 
 class Story {
  public:
-  Story(Draw& draw, const Level& level)
-      : draw_(draw), level_(level), who_(draw.unique_pick(kNames)) {
+  Story(Draw& draw, int64_t limit) : draw_(draw), limit_(limit), who_(draw.unique_pick(kNames)) {
     thing_ = draw.unique_pick(kThings);
     const size_t friend_place = draw.unique(kNames.size() - 1);  // any name but `who`
     friend_ = kNames[friend_place < place_of_who() ? friend_place : friend_place + 1];
     const auto low = static_cast<int64_t>(draw.unique(8));
-    total_ = 4 + low + 8 * draw.between(0, level.limit / 8 - 1);
+    total_ = 4 + low + 8 * draw.between(0, limit / 8 - 1);
     text_ = fmt::format("{} and {} collect {}. {} has {}.", who_, friend_, thing_, who_, total_);
   }
 
@@ -40,13 +43,13 @@ class Story {
     auto step = static_cast<Step>(draw_.below(kNumSteps));
     const bool takes = step == Step::kGive || step == Step::kLose;
     if (takes && total_ < 4) step = Step::kBuy;
-    if (step == Step::kDouble && total_ > 4 * level_.limit) step = Step::kGive;
+    if (step == Step::kDouble && total_ > 4 * limit_) step = Step::kGive;
     cluster_ = (cluster_ * static_cast<int32_t>(kNumSteps) + static_cast<int32_t>(step)) % 36;
     tell(step);
   }
 
   void add_distractor() {
-    text_ += fmt::format(" {} has {} {}.", friend_, draw_.between(2, level_.limit),
+    text_ += fmt::format(" {} has {} {}.", friend_, draw_.between(2, limit_),
                          draw_.one_in(2) ? thing_ : draw_.pick(kThings));
   }
 
@@ -76,7 +79,7 @@ class Story {
   }
 
   Draw& draw_;
-  const Level& level_;
+  const int64_t limit_;
   std::string_view who_;
   std::string_view thing_;
   std::string_view friend_;
@@ -87,7 +90,7 @@ class Story {
 };
 
 void Story::tell(Step step) {
-  const int64_t amount = draw_.between(2, level_.limit);
+  const int64_t amount = draw_.between(2, limit_);
   const int64_t part = draw_.between(1, std::max<int64_t>(1, total_ - 1));
   switch (step) {
     case Step::kBuy:
@@ -104,7 +107,7 @@ void Story::tell(Step step) {
       return compute('-', part);
     case Step::kBoxes: {
       const int64_t boxes = draw_.between(2, 9);
-      const int64_t each = draw_.between(2, std::max<int64_t>(9, level_.limit / 8));
+      const int64_t each = draw_.between(2, std::max<int64_t>(9, limit_ / 8));
       text_ += fmt::format(" {} finds {} boxes with {} {} in each.", who_, boxes, each, thing_);
       work_ += fmt::format("{} * {} = {}\n", boxes, each, boxes * each);
       return compute('+', boxes * each);
@@ -119,11 +122,14 @@ void Story::tell(Step step) {
 
 Draft draft_arithmetic(Draw& draw, int32_t difficulty) {
   const Level& level = kLevels[static_cast<size_t>(difficulty)];
-  Story story(draw, level);
-  int32_t distractors = level.distractors;
-  for (int32_t i = 0; i < level.steps; ++i) {
+  Story story(draw, draw.pick(level.limits));
+  const size_t steps = draw.within(level.steps);
+  size_t distractors = draw.within(level.distractors);
+  for (size_t i = 0; i < steps; ++i) {
     story.add_step();
-    if (distractors-- > 0) story.add_distractor();
+    if (distractors == 0) continue;
+    story.add_distractor();
+    --distractors;
   }
   return story.finish();
 }

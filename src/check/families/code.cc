@@ -23,6 +23,8 @@ namespace {
 namespace json = boost::json;
 
 constexpr size_t kCases = 6;
+constexpr std::array<std::array<size_t, 2>, kMaxDifficulty + 1> kSteps = {
+    {{3, 7}, {4, 8}, {5, 9}, {7, 11}, {9, 12}}};
 
 // Runs the answer's function on each list of arguments; the results leave by descriptor 3.
 constexpr std::string_view kCallHarness = R"py(
@@ -117,7 +119,7 @@ Draft draft_code(Draw& draw, int32_t difficulty) {
   const std::string function =
       fmt::format("{}_{}_{}", draw.unique_pick(kAdjectives), draw.unique_pick(kNouns),
                   draw.unique(256) + 256 * draw.below(4));
-  const CodePlan plan = draw_code_plan(draw, static_cast<size_t>(difficulty) + 1);
+  const CodePlan plan = draw_code_plan(draw, draw.within(kSteps[static_cast<size_t>(difficulty)]));
 
   Draft draft;
   draft.cluster = plan.cluster;

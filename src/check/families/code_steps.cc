@@ -97,15 +97,22 @@ constexpr std::array<std::string_view, 3> kInputs = {"an integer", "a list of in
 
 int64_t draw_number(Draw& draw, CodeInput kind, size_t step) {
   if (kind == CodeInput::kNumber) {
-    if (step == kMultiply || step == kRemainder) return draw.between(2, 12);
-    return draw.between(1, 60);
+    if (step == kMultiply || step == kRemainder) return draw.between(2, 99);
+    return draw.between(1, 9999);
   }
   if (kind == CodeInput::kList) {
     if (step == kTimesEach) return draw.between(2, 9);
     if (step == kDrop || step == kKeep) return draw.between(1, 4);
-    return draw.between(1, 20);
+    return draw.between(1, 99);
   }
   return step == kRepeat ? draw.between(2, 4) : draw.between(2, 6);
+}
+
+// Of no meaning, so that only exact copying helps.
+std::string draw_letters(Draw& draw, int64_t count) {
+  std::string letters;
+  for (int64_t i = 0; i < count; ++i) letters += static_cast<char>('a' + draw.below(26));
+  return letters;
 }
 
 int64_t evaluate_number(const CodeStep& step, int64_t x) {
@@ -196,6 +203,18 @@ void evaluate_text(const CodeStep& step, std::string& x) {
   }
 }
 
+constexpr int64_t kLargestArgument = 99;  // in size; texts are shorter
+constexpr int64_t kLargestValue = 1'000'000;
+
+// What bounds a number's size or a text's length after a step; lists stay small by themselves.
+int64_t grown_by(CodeInput kind, const CodeStep& step, int64_t largest) {
+  if (kind == CodeInput::kText) return step.kind == kRepeat ? largest * step.number : largest + 8;
+  if (kind == CodeInput::kList) return largest;
+  if (step.kind == kSquare) return largest * largest;
+  if (step.kind == kMultiply) return largest * step.number;
+  return largest + step.number;
+}
+
 }  // namespace
 
 CodePlan draw_code_plan(Draw& draw, size_t steps) {
@@ -203,17 +222,17 @@ CodePlan draw_code_plan(Draw& draw, size_t steps) {
   plan.kind = static_cast<CodeInput>(draw.below(kInputs.size()));
   plan.input = kInputs[static_cast<size_t>(plan.kind)];
   const std::span<const StepText> table = table_of(plan.kind);
-  bool is_squared = false;
+  int64_t largest = kLargestArgument;
   while (plan.steps.size() < steps) {
     CodeStep step;
     step.kind = draw.below(table.size());
     step.number = draw_number(draw, plan.kind, step.kind);
     if (table[step.kind].ends && plan.steps.size() + 1 < steps) continue;
-    const bool is_square = plan.kind == CodeInput::kNumber && step.kind == kSquare;
-    if (is_square && is_squared) continue;  // twice would leave 64 bits soon
-    is_squared |= is_square;
-    step.letters = draw.pick(kNouns);
-    if (plan.kind == CodeInput::kText && step.kind == kRemove) step.letters.resize(1);
+    const int64_t grown = grown_by(plan.kind, step, largest);
+    if (grown > kLargestValue) continue;
+    largest = grown;
+    const bool is_letter = plan.kind == CodeInput::kText && step.kind == kRemove;
+    step.letters = draw_letters(draw, is_letter ? 1 : draw.between(3, 8));
     const StepText& text = table[step.kind];
     plan.words += plan.words.empty() ? "" : "; ";
     plan.words += fmt::format(fmt::runtime(text.words), step.number, step.letters);

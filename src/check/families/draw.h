@@ -42,6 +42,10 @@ class Draw {
     return low + static_cast<int64_t>(next() % (static_cast<uint64_t>(high - low) + 1));
   }
   size_t below(size_t count) { return static_cast<size_t>(next() % count); }
+  // A whole number in a range that a table of levels holds as its two ends.
+  size_t within(const std::array<size_t, 2>& range) {
+    return range[0] + below(range[1] - range[0] + 1);
+  }
   bool one_in(size_t count) { return below(count) == 0; }
   template <typename T, size_t kCount>
   const T& pick(const std::array<T, kCount>& choices) {

@@ -19,11 +19,11 @@ enum class Change : uint8_t { kReplace, kDelete, kSwap, kInsert, kCapitals, kPat
 constexpr size_t kNumChanges = 6;
 
 struct Level {
-  size_t lines;
+  std::array<size_t, 2> lines;
   size_t changes;
 };
 constexpr std::array<Level, kMaxDifficulty + 1> kLevels = {
-    {{3, 1}, {5, 1}, {8, 2}, {14, 3}, {24, 4}}};
+    {{{5, 8}, 1}, {{7, 10}, 1}, {{8, 11}, 2}, {{14, 18}, 3}, {{24, 32}, 4}}};
 
 std::string joined(const std::vector<std::string>& lines) {
   std::string text;
@@ -98,8 +98,9 @@ std::string make_change(Draw& draw, Change change, std::vector<std::string>& lin
 
 Draft draft_edit(Draw& draw, int32_t difficulty) {
   const Level& level = kLevels[static_cast<size_t>(difficulty)];
+  const size_t count = draw.within(level.lines);
   std::vector<std::string> lines;
-  for (size_t i = 0; i < level.lines; ++i) {
+  for (size_t i = 0; i < count; ++i) {
     const bool is_unique = i < 2;
     const std::string_view adjective =
         is_unique ? draw.unique_pick(kAdjectives) : draw.pick(kAdjectives);

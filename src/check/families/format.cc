@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,9 @@ namespace json = boost::json;
 
 constexpr std::string_view kBullet = "* ";
 // The rules besides the number of lines, which is always given.
-constexpr std::array<std::string_view, 6> kRules = {"words", "keyword", "last",
-                                                    "case",  "bullet",  "stop"};
+constexpr std::array<std::string_view, 8> kRules = {"words",  "keyword", "last",  "case",
+                                                    "bullet", "stop",    "total", "initials"};
+constexpr std::array<size_t, kMaxDifficulty + 1> kNumRules = {3, 4, 5, 6, 7};
 constexpr std::string_view kStops = ".,;:!?\"'";
 
 char upper(char byte) {
@@ -52,41 +54,67 @@ std::string sentence(Draw& draw, size_t count, std::string_view subject, std::st
 }
 
 struct Plan {
-  size_t lines;
-  size_t words;
+  std::vector<size_t> words;               // of each line
+  std::vector<std::string_view> openings;  // a word in front of each line, for its initial
   std::string_view keyword;
   std::string_view last;
-  bool is_upper;
+  bool is_upper = false;
   std::vector<std::string_view> rules;
   bool has(std::string_view rule) const {
     return std::find(rules.begin(), rules.end(), rule) != rules.end();
   }
+  size_t total() const { return std::accumulate(words.begin(), words.end(), size_t{0}); }
+  std::string initials() const {
+    std::string letters;
+    for (const std::string_view word : openings) letters += word[0];
+    return letters;
+  }
 };
 
+Plan draw_plan(Draw& draw, size_t difficulty, std::string_view last) {
+  Plan plan;
+  plan.last = last;
+  plan.keyword = draw.pick(kNouns);
+  plan.is_upper = draw.one_in(2);
+  plan.rules.assign(kRules.begin(), kRules.end());
+  draw.shuffle(plan.rules);
+  plan.rules.resize(kNumRules[difficulty]);
+  const size_t lines = 1 + difficulty + draw.below(4);
+  const size_t words = 4 + draw.below(5);
+  for (size_t i = 0; i < lines; ++i) {
+    plan.words.push_back(plan.has("words") ? words : 4 + draw.below(5));
+    plan.openings.push_back(draw.pick(kAdjectives));
+  }
+  return plan;
+}
+
 std::string describe(const Plan& plan) {
-  std::string text =
-      fmt::format("- exactly {} {}\n", plan.lines, plan.lines == 1 ? "line" : "lines");
+  const size_t lines = plan.words.size();
+  std::string text = fmt::format("- exactly {} {}\n", lines, lines == 1 ? "line" : "lines");
   for (const std::string_view rule : plan.rules) {
-    if (rule == "words") text += fmt::format("- exactly {} words in every line\n", plan.words);
+    if (rule == "words") text += fmt::format("- exactly {} words in every line\n", plan.words[0]);
+    if (rule == "total") text += fmt::format("- exactly {} words in all\n", plan.total());
     if (rule == "keyword") text += fmt::format("- the word \"{}\" in every line\n", plan.keyword);
     if (rule == "last") text += fmt::format("- the last word is \"{}\"\n", plan.last);
     if (rule == "case")
       text += fmt::format("- {} letters only\n", plan.is_upper ? "capital" : "small");
     if (rule == "bullet") text += fmt::format("- every line begins with \"{}\"\n", kBullet);
     if (rule == "stop") text += "- every line ends with a full stop\n";
+    if (rule == "initials")
+      text += fmt::format("- the first letters of the lines: {}\n", plan.initials());
   }
   return text;
 }
 
 std::string obey(Draw& draw, const Plan& plan) {
   std::string text;
-  for (size_t line = 0; line < plan.lines; ++line) {
-    const bool is_last = line + 1 == plan.lines;
+  for (size_t line = 0; line < plan.words.size(); ++line) {
+    const bool is_last = line + 1 == plan.words.size();
     const std::string_view subject = plan.has("keyword") ? plan.keyword : draw.pick(kNouns);
     const std::string_view object = is_last && plan.has("last") ? plan.last : draw.pick(kNouns);
-    const size_t words = plan.has("words") ? plan.words : 5;
     if (plan.has("bullet")) text += kBullet;
-    text += sentence(draw, words, subject, object);
+    if (plan.has("initials")) text += fmt::format("{} ", plan.openings[line]);
+    text += sentence(draw, plan.words[line] - (plan.has("initials") ? 1 : 0), subject, object);
     if (plan.has("stop")) text += '.';
     if (!is_last) text += '\n';
   }
@@ -102,12 +130,17 @@ std::string_view without_stops(std::string_view word) {
   return word;
 }
 
+std::string_view without_bullet(const json::object& rules, std::string_view line) {
+  if (rules.contains("bullet") && line.starts_with(kBullet)) line.remove_prefix(kBullet.size());
+  return line;
+}
+
 // What is wrong with a line; empty when nothing is.
 std::string line_fault(const json::object& rules, std::string_view line) {
-  if (rules.contains("bullet")) {
-    if (!line.starts_with(kBullet)) return fmt::format("no \"{}\" before \"{}\"", kBullet, line);
-    line.remove_prefix(kBullet.size());
+  if (rules.contains("bullet") && !line.starts_with(kBullet)) {
+    return fmt::format("no \"{}\" before \"{}\"", kBullet, line);
   }
+  line = without_bullet(rules, line);
   if (rules.contains("stop") && !line.ends_with('.')) {
     return fmt::format("no full stop after \"{}\"", line);
   }
@@ -129,35 +162,29 @@ std::string line_fault(const json::object& rules, std::string_view line) {
 }  // namespace
 
 Draft draft_format(Draw& draw, int32_t difficulty) {
-  const auto level = static_cast<size_t>(difficulty);
   const std::string_view who = draw.unique_pick(kNames);
   const std::string_view adjective = draw.unique_pick(kAdjectives);
   const std::string_view noun = draw.unique_pick(kNouns);
-  Plan plan;
-  plan.last = draw.unique_pick(kNouns);
-  plan.lines = static_cast<size_t>(draw.between(1 + difficulty, 3 + difficulty));
-  plan.words = static_cast<size_t>(draw.between(3, 8));
-  plan.keyword = draw.pick(kNouns);
-  plan.is_upper = draw.one_in(2);
-  plan.rules.assign(kRules.begin(), kRules.end());
-  draw.shuffle(plan.rules);
-  plan.rules.resize(level + 2);
+  const std::string_view last = draw.unique_pick(kNouns);
+  const Plan plan = draw_plan(draw, static_cast<size_t>(difficulty), last);
 
   Draft draft;
   draft.prompt = fmt::format(
       "Write for {} about a {} {}, a {} and a {}.\nRules:\n{}Answer with the text only.", who,
-      adjective, noun, plan.last, draw.pick(kNouns), describe(plan));
+      adjective, noun, last, draw.pick(kNouns), describe(plan));
   draft.oracle = obey(draw, plan);
-  for (size_t i = 0; i < kRules.size(); ++i) {
-    if (!plan.has(kRules[i])) continue;
-    draft.cluster |= 1 << i;
-    if (kRules[i] == "words") draft.reference["words"] = static_cast<int64_t>(plan.words);
-    if (kRules[i] == "keyword") draft.reference["keyword"] = json::string(plan.keyword);
-    if (kRules[i] == "last") draft.reference["last"] = json::string(plan.last);
-    if (kRules[i] == "case") draft.reference["upper"] = plan.is_upper;
-    if (kRules[i] == "bullet" || kRules[i] == "stop") draft.reference[kRules[i]] = true;
-  }
-  draft.reference["lines"] = static_cast<int64_t>(plan.lines);
+  draft.cluster =
+      static_cast<int32_t>(std::find(kRules.begin(), kRules.end(), plan.rules[0]) - kRules.begin());
+  json::object& rules = draft.reference;
+  rules["lines"] = static_cast<int64_t>(plan.words.size());
+  if (plan.has("words")) rules["words"] = static_cast<int64_t>(plan.words[0]);
+  if (plan.has("total")) rules["total"] = static_cast<int64_t>(plan.total());
+  if (plan.has("keyword")) rules["keyword"] = json::string(plan.keyword);
+  if (plan.has("last")) rules["last"] = json::string(plan.last);
+  if (plan.has("case")) rules["upper"] = plan.is_upper;
+  if (plan.has("bullet")) rules["bullet"] = true;
+  if (plan.has("stop")) rules["stop"] = true;
+  if (plan.has("initials")) rules["initials"] = plan.initials();
   return draft;
 }
 
@@ -169,10 +196,22 @@ Score score_format(const boost::json::object& reference, std::string_view answer
   if (lines.size() != static_cast<size_t>(wanted)) {
     return wrong(fmt::format("{} lines instead of {}", lines.size(), wanted));
   }
+  int64_t total = 0;
+  std::string initials;
   for (const std::string_view line : lines) {
     const std::string fault = line_fault(reference, line);
     if (!fault.empty()) return wrong(fault);
-    if (words_of(line).size() < 2) return wrong("a line of less than two words");
+    const std::vector<std::string_view> words = words_of(without_bullet(reference, line));
+    if (words.size() < 2) return wrong("a line of less than two words");
+    total += static_cast<int64_t>(words.size());
+    initials += lower(words[0][0]);
+  }
+  if (const json::value* all = reference.if_contains("total"); all && all->as_int64() != total) {
+    return wrong(fmt::format("{} words in all instead of {}", total, all->as_int64()));
+  }
+  if (const json::value* letters = reference.if_contains("initials")) {
+    const std::string_view expected = letters->as_string();
+    if (initials != expected) return wrong(fmt::format("{} instead of {}", initials, expected));
   }
   if (const json::value* is_upper = reference.if_contains("upper")) {
     const auto turn = is_upper->as_bool() ? upper : lower;

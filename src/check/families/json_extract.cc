@@ -109,21 +109,25 @@ constexpr std::array<MakeFact, 3> kNested = {order, colors, address};
 
 // How many of each kind a difficulty has, besides the id and the name.
 struct Level {
-  size_t flat;
-  size_t nested;
-  size_t others;
+  std::array<size_t, 2> flat;
+  std::array<size_t, 2> nested;
+  std::array<size_t, 2> others;
 };
-constexpr std::array<Level, kMaxDifficulty + 1> kLevels = {
-    {{2, 0, 0}, {3, 0, 1}, {4, 1, 2}, {5, 2, 3}, {7, 3, 5}}};
+constexpr std::array<Level, kMaxDifficulty + 1> kLevels = {{{{2, 4}, {0, 1}, {0, 1}},
+                                                            {{3, 5}, {0, 1}, {1, 2}},
+                                                            {{4, 5}, {1, 2}, {2, 3}},
+                                                            {{5, 6}, {2, 3}, {3, 4}},
+                                                            {{7, 7}, {3, 3}, {5, 6}}}};
 
 std::vector<MakeFact> choose(Draw& draw, const Level& level) {
-  std::vector<MakeFact> flat(kFlat.begin(), kFlat.end());
+  std::vector<MakeFact> chosen(kFlat.begin(), kFlat.end());
   std::vector<MakeFact> nested(kNested.begin(), kNested.end());
-  draw.shuffle(flat);
+  draw.shuffle(chosen);
   draw.shuffle(nested);
-  flat.resize(level.flat);
-  flat.insert(flat.end(), nested.begin(), nested.begin() + static_cast<ptrdiff_t>(level.nested));
-  return flat;
+  chosen.resize(draw.within(level.flat));
+  nested.resize(draw.within(level.nested));
+  chosen.insert(chosen.end(), nested.begin(), nested.end());
+  return chosen;
 }
 
 std::string join(const std::vector<std::string>& parts, std::string_view between) {
@@ -156,12 +160,13 @@ Draft draft_json_extract(Draw& draw, int32_t difficulty) {
   draw.shuffle(facts);  // the prose has another order than the keys
   std::vector<std::string> prose;
   for (const Fact& fact : facts) prose.push_back(fact.sentence);
-  for (size_t i = 0; i < level.others; ++i) {
+  const size_t others = draw.within(level.others);
+  for (size_t i = 0; i < others; ++i) {
     std::string_view other = draw.pick(kNames);
     while (other == who) other = draw.pick(kNames);
     prose.push_back(draw.pick(chosen)(draw, other).sentence);
   }
-  if (level.others > 0) draw.shuffle(prose);
+  if (others > 0) draw.shuffle(prose);
 
   Draft draft;
   draft.cluster = 0;

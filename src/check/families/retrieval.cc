@@ -17,8 +17,8 @@ namespace {
 
 namespace json = boost::json;
 
-// A record takes about 13 tokens: 100, 1000, 4000, 16,000 and 32,000 tokens in all.
-constexpr std::array<size_t, kMaxDifficulty + 1> kRecords = {8, 80, 300, 1200, 2400};
+// A record takes about 15 tokens: 180, 1000, 4000, 16,000 and 32,000 tokens in all.
+constexpr std::array<size_t, kMaxDifficulty + 1> kRecords = {12, 70, 270, 1080, 2160};
 constexpr size_t kCodes = 90000;
 constexpr size_t kFirstCode = 10000;
 constexpr size_t kKeys = kAdjectives.size() * kNouns.size();
@@ -35,38 +35,52 @@ std::string key_text(size_t key) {
                      kNouns[key / kAdjectives.size()]);
 }
 
-// Different keys and different codes; the first is the given one.
-std::vector<Record> draw_records(Draw& draw, size_t count, Record first) {
-  std::vector<size_t> keys;
-  for (size_t key = 0; key < kKeys; ++key) {
-    if (key != first.key) keys.push_back(key);
+// Every third key shares a word with the first one, so that half a key is not enough.
+size_t draw_key(Draw& draw, size_t first) {
+  const size_t key = draw.below(kKeys);
+  const size_t adjective = first % kAdjectives.size();
+  const size_t noun = first / kAdjectives.size();
+  switch (draw.below(6)) {
+    case 0:
+      return key - key % kAdjectives.size() + adjective;
+    case 1:
+      return key % kAdjectives.size() + noun * kAdjectives.size();
+    default:
+      return key;
   }
-  std::vector<bool> is_taken(kCodes, false);
-  is_taken[first.code - kFirstCode] = true;
+}
+
+// Different keys and different codes; the first record is the given one.
+std::vector<Record> draw_records(Draw& draw, size_t count, Record first) {
+  std::vector<bool> has_key(kKeys, false);
+  std::vector<bool> has_code(kFirstCode + kCodes, false);
   std::vector<Record> records = {first};
+  has_key[first.key] = has_code[first.code] = true;
   while (records.size() < count) {
-    const size_t chosen = records.size() + draw.below(keys.size() - records.size());
-    std::swap(keys[records.size()], keys[chosen]);
-    size_t code = draw.below(kCodes);
-    while (is_taken[code]) code = draw.below(kCodes);
-    is_taken[code] = true;
-    records.push_back({keys[records.size()], code + kFirstCode});
+    Record record = {draw_key(draw, first.key), kFirstCode + draw.below(kCodes)};
+    while (has_key[record.key]) record.key = draw.below(kKeys);
+    while (has_code[record.code]) record.code = kFirstCode + draw.below(kCodes);
+    has_key[record.key] = has_code[record.code] = true;
+    records.push_back(record);
   }
   return records;
+}
+
+std::string record_text(const Record& record) {
+  return fmt::format("The code of the {} is {}.", key_text(record.key), record.code);
 }
 
 std::string ask(Question question, const Record& first, const Record& second) {
   switch (question) {
     case Question::kCode:
-      return fmt::format("What is the code of the {}? Answer with the code only.",
+      return fmt::format("What is the code of the {}? Answer with its record.",
                          key_text(first.key));
     case Question::kTwoCodes:
       return fmt::format(
-          "What are the codes of the {} and of the {}? Answer with the two codes only, in this "
-          "order.",
+          "What are the codes of the {} and of the {}? Answer with their records, in this order.",
           key_text(first.key), key_text(second.key));
     case Question::kKey:
-      return fmt::format("What has the code {}? Answer with its two words only.", first.code);
+      return fmt::format("What has the code {}? Answer with its two words.", first.code);
   }
   return {};
 }
@@ -120,7 +134,7 @@ Draft draft_retrieval(Draw& draw, int32_t difficulty) {
 
   std::string listed;
   for (const Record& record : records) {
-    listed += fmt::format("The code of the {} is {}.\n", key_text(record.key), record.code);
+    listed += record_text(record) + "\n";
   }
   Draft draft;
   draft.cluster = static_cast<int32_t>(static_cast<size_t>(question) * 4 + depth * 4 / count);
@@ -131,10 +145,10 @@ Draft draft_retrieval(Draw& draw, int32_t difficulty) {
     return draft;
   }
   json::array codes = {json::string(fmt::format("{}", first.code))};
-  draft.oracle = fmt::format("{}", first.code);
+  draft.oracle = record_text(first);
   if (question == Question::kTwoCodes) {
     codes.emplace_back(json::string(fmt::format("{}", second.code)));
-    draft.oracle += fmt::format(", {}", second.code);
+    draft.oracle += "\n" + record_text(second);
   }
   draft.reference["codes"] = std::move(codes);
   return draft;

@@ -37,11 +37,13 @@ Call weather(Draw& draw) {
   return {fmt::format("What will the weather in {} be in the next {} days?", city, days),
           {{"city", text(city)}, {"days", days}}};
 }
+// To be worked out from the request, as the purchases below.
 Call alarm(Draw& draw) {
-  const int64_t hour = draw.between(0, 23);
-  const int64_t minute = draw.between(0, 59);
-  return {fmt::format("Wake me up at {}:{:02}.", hour, minute),
-          {{"hour", hour}, {"minute", minute}}};
+  const int64_t start = draw.between(0, 20 * 60);
+  const int64_t wait = draw.between(10, 170);
+  const int64_t end = start + wait;
+  return {fmt::format("It is {}:{:02}. Wake me up in {} minutes.", start / 60, start % 60, wait),
+          {{"hour", end / 60}, {"minute", end % 60}}};
 }
 Call message(Draw& draw) {
   const std::string_view to = draw.pick(kNames);
@@ -80,8 +82,9 @@ Call light(Draw& draw) {
 Call shopping(Draw& draw) {
   const std::string_view item = draw.pick(kThings);
   const int64_t count = draw.between(2, 48);
-  return {fmt::format("We need {} {} from the shop.", count, item),
-          {{"item", text(item)}, {"count", count}}};
+  const int64_t guests = draw.between(2, 29);
+  return {fmt::format("We need {} {} from the shop for each of {} guests.", count, item, guests),
+          {{"item", text(item)}, {"count", count * guests}}};
 }
 Call task(Draw& draw) {
   const bool is_urgent = draw.one_in(2);
@@ -113,7 +116,7 @@ constexpr std::array<Tool, 10> kTools = {{
     {"create_event(with: string, day: string, hour: integer)", event},
 }};
 
-constexpr std::array<size_t, kMaxDifficulty + 1> kShown = {2, 3, 5, 7, 9};
+constexpr std::array<size_t, kMaxDifficulty + 1> kShown = {3, 4, 5, 7, 9};
 constexpr size_t kAbstainOneIn = 5;
 
 }  // namespace

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "quant/encode_body.inc"
+
+namespace puna::quant {
+
+void encode_blocks_generic(formats::TensorType type, const float* values, const float* importance,
+                           size_t count, std::byte* blocks) {
+  encode_searched(type, values, importance, count, blocks);
+}
+
+float fit_group_generic(const float* x, const float* importance, size_t count) {
+  return fit_group_searched(x, importance, count);
+}
+
+}  // namespace puna::quant
