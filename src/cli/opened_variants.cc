@@ -42,8 +42,11 @@ std::string_view activations_name(kernels::ActivationMode mode) {
   return "";
 }
 
-// Token by token: a request is tokenised once, whichever variant answers it.
-Result<> check_same_tokens(const model::Tokenizer& base, const model::Tokenizer& other) {
+// A request is tokenised once, by the base's tokenizer, whichever variant answers it: the ids must
+// mean the same, and the chat be laid out as the variant knows it.
+Result<> check_same_text(const OpenedVariants& opened, const model::Tokenizer& other,
+                         std::string_view template_name) {
+  const model::Tokenizer& base = *opened.tokenizer;
   const auto differs = [](std::string_view what) {
     return Error(ErrorCode::kInvalidArgument, "it has another vocabulary than the base: {}", what);
   };
@@ -51,21 +54,20 @@ Result<> check_same_tokens(const model::Tokenizer& base, const model::Tokenizer&
     return differs(fmt::format("{} tokens, not {}", other.vocab_size(), base.vocab_size()));
   }
   for (model::TokenId id = 0; id < base.vocab_size(); ++id) {
-    if (base.token_bytes(id) != other.token_bytes(id) ||
-        base.is_special(id) != other.is_special(id)) {
-      return differs(fmt::format("token {}", id));
-    }
+    if (base.token_bytes(id) != other.token_bytes(id)) return differs(fmt::format("token {}", id));
   }
-  const auto ends = base.end_of_generation();
-  const auto other_ends = other.end_of_generation();
-  const bool same_ends = std::equal(ends.begin(), ends.end(), other_ends.begin(), other_ends.end());
-  if (base.bos() != other.bos() || base.adds_bos() != other.adds_bos() || !same_ends) {
-    return differs("the tokens that begin and end a text");
-  }
-  if (base.chat_template() != other.chat_template()) {
-    return Error(ErrorCode::kInvalidArgument, "it has another chat template than the base");
-  }
-  return Ok{};
+  ASSIGN_OR_RETURN(const model::ChatTemplate chosen,
+                   model::ChatTemplate::choose(template_name, other));
+  // Without a system message, templates of one name may still differ.
+  const std::vector<model::ChatMessage> chat = {{.role = "user", .content = "x"}};
+  const auto ours = opened.chat_template->render(chat, true, "1 Jan 2024");
+  const auto theirs = chosen.render(chat, true, "1 Jan 2024");
+  if (ours.ok() && theirs.ok() && *ours == *theirs) return Ok{};
+  return Error(
+      ErrorCode::kInvalidArgument,
+      "its chat template is {}, which lays out another text than the base's {}: choose one "
+      "with chat-template",
+      chosen.name(), opened.chat_template->name());
 }
 
 uint64_t cost_of(const ModelSource& source, const ModelFlags& flags) {
@@ -198,10 +200,10 @@ Result<> open_one(const VariantConfig& config, const ModelFlags& common, OpenedV
     if (!chosen.ok()) return at(config, chosen.error().message());
     opened.chat_template.emplace(std::move(chosen).value());
   } else {
-    const Result<> same = check_same_tokens(*opened.tokenizer, *tokenizer->tokenizer);
-    if (!same.ok()) return at(config, same.error().message());
     const Result<> shape = check::check_same_shape(opened.sources.front().spec(), source->spec());
-    if (!shape.ok()) return at(config, shape.error().message());
+    if (!shape.ok()) return at(config, shape.error());
+    const Result<> same = check_same_text(opened, *tokenizer->tokenizer, flags.chat_template);
+    if (!same.ok()) return at(config, same.error());
   }
   opened.facts.push_back(
       {.name = config.name, .base = config.base, .cost = cost_of(*source, flags)});

@@ -260,6 +260,23 @@ TEST_F(VariantsTest, AVariantOfAnotherModelIsRefused) {
               AllOf(HasSubstr("models.toml:7: "), HasSubstr("no form of the base")));
 }
 
+TEST_F(VariantsTest, AVariantOfAnotherVocabularyIsRefused) {
+  std::ifstream file(folder_ + "/other/tokenizer.json");
+  std::stringstream read;
+  read << file.rdbuf();
+  std::string text = read.str();
+  const std::string token = "<|python_tag|>";
+  const size_t at = text.find(token);
+  ASSERT_NE(at, std::string::npos);
+  for (size_t next = at; next != std::string::npos; next = text.find(token, next)) {
+    text.replace(next, token.size(), "<|python_tig|>");
+  }
+  write("other/tokenizer.json", text);
+  write_certificate(certificate());
+  EXPECT_THAT(open_error(std::string(kTwo)),
+              AllOf(HasSubstr("models.toml:7: "), HasSubstr("another vocabulary than the base")));
+}
+
 TEST_F(VariantsTest, AllAreLoadedUnderOneBudget) {
   write_certificate(certificate());
   ServeFlags parsed = flags(std::string(kTwo));
