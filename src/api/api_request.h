@@ -30,6 +30,7 @@ enum class Endpoint : uint8_t { kChat = 1, kCompletions = 2, kTokenize = 4, kDet
 struct RequestLimits {
   int32_t vocab_size = 0;
   int32_t max_model_len = 0;
+  bool only_look = false;  // fields that are not done here are noted, not refused
 };
 
 inline constexpr int kMaxPrompts = engine::kMaxChoices;         // prompts in one call
@@ -85,6 +86,10 @@ struct ApiRequest {
   std::optional<int64_t> deadline_ms;  // from the request's arrival
   std::string service_tier;            // OpenAI's: "flex" waits for others
   std::optional<int64_t> priority;     // vLLM's: above 0 waits for others
+  std::string metadata_task;           // metadata.task: the family of the request, maybe
+  // What else shows the family; both are refused unless RequestLimits::only_look.
+  bool has_tools = false;
+  bool has_response_format = false;
 
   bool wants_logprobs() const { return chat_logprobs || completion_logprobs.has_value(); }
   // For engine::SamplingParams::top_logprobs.

@@ -206,7 +206,8 @@ asio::awaitable<bool> Connection::answer_request() {
     const bool go_on = co_await respond(error_response(*error));
     co_return go_on;
   }
-  unanswered_.emplace(service_.status(), service_.last_step_ns());
+  unanswered_.emplace(service_.status().engines[generation_->variant()],
+                      service_.last_step_ns(generation_->variant()));
   room_.notify();  // from here on somebody must see the client leave
   bool go_on = false;
   if (generation_->streaming()) {
@@ -252,7 +253,7 @@ asio::awaitable<bool> Connection::stream_answer() {
   const bool chunked = reader_.request().http_1_1;
   const bool reusable = chunked && keep_alive();
   service_.status().count_response(200);
-  std::string frame = stream_head(request_id_, reusable, chunked, generation_->rate_headers());
+  std::string frame = stream_head(request_id_, reusable, chunked, generation_->headers());
   for (bool finished = false; !finished;) {
     const size_t begin = frame.size();
     if (chunked) frame += kChunkHead;

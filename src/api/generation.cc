@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <optional>
 
 namespace puna::api {
 namespace {
@@ -51,10 +52,13 @@ Generation::Generation(const ServedModel& model, ApiRequest request,
                        std::vector<TokenPrompt> prompts, const Options& options)
     : model_(&model),
       request_(std::move(request)),
-      writer_(writer_config(model, request_, options.fingerprint)),
+      writer_(writer_config(model, request_, options.fingerprints.front())),
       engine_requests_(build_engine_requests(model, request_, prompts, options.id,
                                              options.drawn_seed, options.terms)),
       terms_(options.terms),
+      fingerprints_(options.fingerprints),
+      routed_(options.routed),
+      variant_(routed_.order.variants[0]),
       status_(options.status),
       charge_(options.terms.rate) {
   const auto per_prompt = static_cast<size_t>(request_.choices());
@@ -88,7 +92,7 @@ MaybeError Generation::submit(engine::Waker* waker) {
     count_refusal(ServerStatus::kRateLimited);
     return error;
   }
-  auto submission = model_->engine->submit(std::move(engine_requests_), waker);
+  auto submission = submit_in_order(waker);
   engine_requests_.clear();
   if (!submission.ok()) {
     ApiError error = from_error(submission.error());
@@ -102,12 +106,41 @@ MaybeError Generation::submit(engine::Waker* waker) {
     count_refusal(static_cast<size_t>(submission->refusal->reason));
     return from_refusal(*submission->refusal);
   }
+  if (!model_->variants.empty()) {
+    writer_ = ResponseWriter(writer_config(*model_, request_, fingerprints_[variant_]));
+    if (status_ != nullptr) status_->routed[variant_][index_of(routed_.found.family)].add();
+  }
   CHECK_EQ(submission->channels.size(), choices_.size());
   for (size_t i = 0; i < choices_.size(); ++i) {
     choices_[i]->channel = std::move(submission->channels[i]);
   }
   unfinished_ = choices_.size();
   return {};
+}
+
+// Of several refusals, the one that ends first; an error only when no variant could ever take it.
+Result<engine::Engine::Submission> Generation::submit_in_order(engine::Waker* waker) {
+  const std::span<const uint8_t> order = routed_.order.indexes();
+  if (order.size() == 1) return engine().submit(std::move(engine_requests_), waker);
+  std::optional<Result<engine::Engine::Submission>> best;
+  for (const uint8_t index : order) {
+    auto submission = model_->engines()[index]->submit(engine_requests_, waker);
+    if (submission.ok() && !submission->refusal) {
+      variant_ = index;
+      return submission;
+    }
+    const bool better =
+        !best || (submission.ok() && (!best->ok() || submission->refusal->retry_after_s <
+                                                         (*best)->refusal->retry_after_s));
+    if (better) best.emplace(std::move(submission));
+  }
+  return std::move(*best);
+}
+
+HttpHeaders Generation::headers() const {
+  HttpHeaders headers = charge_.headers();
+  append_route_headers(*model_, routed_, variant_, headers);
+  return headers;
 }
 
 bool Generation::poll(std::string& out) {
@@ -164,7 +197,7 @@ void Generation::read_event(Choice& choice, const engine::TokenEvent& event) {
   if (choice.text_stream.stopped()) {
     choice.finish = FinishReason::kStop;
     // The engine reads the same tokens, but may skip other special tokens than this request does.
-    if (event.finish == FinishReason::kNone) model_->engine->cancel(*choice.channel);
+    if (event.finish == FinishReason::kNone) engine().cancel(*choice.channel);
   } else if (event.finish != FinishReason::kNone) {
     choice.text += choice.text_stream.flush();
     choice.finish = event.finish;
@@ -216,7 +249,7 @@ HttpResponse Generation::take_response() {
                                         .finish = choice.finish});
   }
   ResponseWriter::end(result.body, usage(), timings());
-  result.headers = rate_headers();
+  result.headers = headers();
   return result;
 }
 
@@ -254,7 +287,7 @@ void Generation::count_refusal(size_t reason) const {
 void Generation::cancel() {
   for (auto& choice : choices_) {
     if (choice->channel && choice->finish == engine::FinishReason::kNone) {
-      model_->engine->cancel(*choice->channel);
+      engine().cancel(*choice->channel);
     }
   }
 }

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "api/logprob_text.h"
 #include "api/prompt_builder.h"
 #include "api/response_writer.h"
+#include "api/routing.h"
 #include "api/server.h"
 #include "api/server_status.h"
 #include "api/token_charge.h"
@@ -28,9 +30,10 @@ namespace puna::api {
 class Generation {
  public:
   struct Options {
-    std::string id;           // of the engine's requests, for logs
-    std::string fingerprint;  // system_fingerprint
-    uint64_t drawn_seed = 0;  // when the client gave none
+    std::string id;                             // of the engine's requests, for logs
+    std::span<const std::string> fingerprints;  // system_fingerprint of each variant
+    uint64_t drawn_seed = 0;                    // when the client gave none
+    Routed routed = {};
     RequestTerms terms = {};
     int32_t default_output_tokens = 0;  // counted by the rate limit when the client gave none
     ServerStatus* status = nullptr;     // null: refusals are not counted
@@ -42,8 +45,10 @@ class Generation {
   Generation(const Generation&) = delete;
   Generation& operator=(const Generation&) = delete;
 
-  // Hands the choices to the engine. An error is the whole answer.
+  // Hands the choices to the first engine of the order that takes them. An error is the whole
+  // answer.
   MaybeError submit(engine::Waker* waker);
+  size_t variant() const { return variant_; }  // that took them
 
   bool started() const { return started_; }  // the engine has answered something
   bool streaming() const { return request_.stream; }
@@ -54,8 +59,8 @@ class Generation {
   bool poll(std::string& out);
   // After poll() gave true, when not streaming: the whole answer, or the error that ended it.
   HttpResponse take_response();
-  // What is left of the key's token rate, for the answer's head.
-  HttpHeaders rate_headers() const { return charge_.headers(); }
+  // For the answer's head: what is left of the key's token rate, and who answers.
+  HttpHeaders headers() const;
   void cancel();
 
  private:
@@ -63,6 +68,8 @@ class Generation {
   void read_event(Choice& choice, const engine::TokenEvent& event);
   void emit_chunk(Choice& choice, std::string& out);
   void finish_stream(std::string& out);
+  Result<engine::Engine::Submission> submit_in_order(engine::Waker* waker);
+  engine::Engine& engine() const { return *model_->engines()[variant_]; }
   void settle_charge();
   Usage usage() const;
   std::string timings() const;
@@ -74,6 +81,9 @@ class Generation {
   std::vector<engine::Request> engine_requests_;  // until submit()
   std::vector<std::unique_ptr<Choice>> choices_;
   const RequestTerms terms_;
+  const std::span<const std::string> fingerprints_;
+  const Routed routed_;
+  size_t variant_ = 0;
   ServerStatus* const status_;
   TokenCharge charge_;
   TimeNs submitted_ns_ = 0;

@@ -30,15 +30,37 @@ std::string rate_refusal_json(const ApiError& error, int64_t tokens_left) {
       error.status, error.reason, json_string(error.message), retry, tokens_left);
 }
 
+// Of the first variant that would take it, else of the first. Sets which one it is.
+Result<engine::Quote> quote_in_order(const ServedModel& model, const Routed& routed,
+                                     const engine::Request& request, size_t& variant) {
+  Result<engine::Quote> first = model.engines()[variant]->quote(request);
+  for (const uint8_t index : routed.order.indexes().subspan(1)) {
+    if (first.ok() && first->admitted) break;
+    Result<engine::Quote> other = model.engines()[index]->quote(request);
+    if (!other.ok() || !other->admitted) continue;
+    variant = index;
+    return other;
+  }
+  return first;
+}
+
+std::string route_json(const ServedModel& model, const Routed& routed, size_t variant) {
+  if (model.variants.empty()) return {};
+  return fmt::format(R"(,"variant":{},"task":"{}","task_confidence":{:.2f})",
+                     json_string(model.variants[variant].name),
+                     task_family_name(routed.found.family), routed.found.confidence);
+}
+
 }  // namespace
 
 HttpResponse quote_response(const ServedModel& model, const ApiRequest& request,
-                            const RequestTerms& terms) {
+                            const RequestTerms& terms, const Routed& routed) {
   std::vector<TokenPrompt> prompts;
   if (auto error = build_prompts(model, request, prompts)) return error_response(*error);
   const std::vector<engine::Request> requests =
       build_engine_requests(model, request, prompts, "quote", 0, terms);
-  const Result<engine::Quote> quote = model.engine->quote(requests.front());
+  size_t variant = routed.order.variants[0];
+  const Result<engine::Quote> quote = quote_in_order(model, routed, requests.front(), variant);
   if (!quote.ok()) {
     ApiError error = from_error(quote.error());
     if (quote.error().code() == ErrorCode::kInvalidArgument) error.code = "context_length_exceeded";
@@ -61,16 +83,19 @@ HttpResponse quote_response(const ServedModel& model, const ApiRequest& request,
   response.body = fmt::format(
       R"({{"object":"quote","admitted":{},"class":"{}","prompt_tokens":{},"max_tokens":{},)"
       R"("ttft_s":{{"p50":{:.4f},"p95":{:.4f}}},"end_s":{{"p50":{:.4f},"p95":{:.4f}}},)"
-      R"("tokens_ahead":{},"refusal":{}}})",
+      R"("tokens_ahead":{},"refusal":{}{}}})",
       quote->admitted && !over_rate, class_name(terms.request_class),
       requests.front().prompt.size(), requests.front().stop.max_tokens, quote->ttft_p50_s,
-      quote->ttft_p95_s, quote->end_p50_s, quote->end_p95_s, quote->tokens_ahead, refusal);
+      quote->ttft_p95_s, quote->end_p50_s, quote->end_p95_s, quote->tokens_ahead, refusal,
+      route_json(model, routed, variant));
   return response;
 }
 
-std::unique_ptr<engine::Refusal> refusal_of_any(const engine::Engine& engine,
-                                                engine::RequestClass request_class, int32_t tenant,
-                                                size_t body_bytes) {
+namespace {
+
+std::unique_ptr<engine::Refusal> refusal_of(const engine::Engine& engine,
+                                            engine::RequestClass request_class, int32_t tenant,
+                                            size_t body_bytes) {
   engine::Request request;
   request.prompt = {0};
   request.stop.max_tokens = 1;
@@ -86,6 +111,20 @@ std::unique_ptr<engine::Refusal> refusal_of_any(const engine::Engine& engine,
   Result<engine::Quote> likely = engine.quote(request);
   const bool better = likely.ok() && likely->refusal;
   return better ? std::move(likely->refusal) : std::move(smallest->refusal);
+}
+
+}  // namespace
+
+std::unique_ptr<engine::Refusal> refusal_of_any(const ServedModel& model,
+                                                engine::RequestClass request_class, int32_t tenant,
+                                                size_t body_bytes) {
+  std::unique_ptr<engine::Refusal> soonest;
+  for (const engine::Engine* engine : model.engines()) {
+    auto refusal = refusal_of(*engine, request_class, tenant, body_bytes);
+    if (!refusal) return nullptr;
+    if (!soonest || refusal->retry_after_s < soonest->retry_after_s) soonest = std::move(refusal);
+  }
+  return soonest;
 }
 
 int32_t default_output_tokens(const ServedModel& model, const RequestTerms& terms) {

@@ -68,6 +68,7 @@ constexpr Field kFields[] = {
     {"deadline_ms", kGenerate, &R::deadline_ms, 1, kMaxDeadlineMs},
     {"service_tier", kGenerate, &R::service_tier, 0, 64},
     {"priority", kGenerate, &R::priority, -kInt32Max, kInt32Max},
+    {"metadata", kGenerate, read_metadata},
 
     // Known to clients of OpenAI and vLLM, and not done here.
     refused("tools", kChat | kTokenize, "[]"),
@@ -173,6 +174,17 @@ MaybeError check_refused(const Field& field, const json::value& value, std::stri
                                field.name, show(value)));
 }
 
+// What a field that is not done here shows of the request's family.
+void note_refused(std::string_view field, ApiRequest& request) {
+  for (const std::string_view name : {"tools", "functions"}) {
+    request.has_tools = request.has_tools || field == name;
+  }
+  for (const std::string_view name :
+       {"response_format", "json_schema", "guided_json", "structured_outputs"}) {
+    request.has_response_format = request.has_response_format || field == name;
+  }
+}
+
 }  // namespace
 
 std::span<const Field> request_fields() { return kFields; }
@@ -185,7 +197,12 @@ MaybeError read_field(const Field& field, const json::value& value, const Reques
         if constexpr (std::is_same_v<T, FieldReader>) {
           return target(field, value, limits, request);
         } else if constexpr (std::is_same_v<T, Refused>) {
-          return check_refused(field, value, target.neutral);
+          auto error = check_refused(field, value, target.neutral);
+          if (error && limits.only_look) {
+            note_refused(field.name, request);
+            return {};
+          }
+          return error;
         } else {
           return read(field, value, request.*target);
         }

@@ -63,5 +63,7 @@ MaybeError read_logit_bias(const Field&, const boost::json::value&, const Reques
                            ApiRequest&);
 MaybeError read_stream_options(const Field&, const boost::json::value&, const RequestLimits&,
                                ApiRequest&);
+MaybeError read_metadata(const Field&, const boost::json::value&, const RequestLimits&,
+                         ApiRequest&);
 
 }  // namespace puna::api

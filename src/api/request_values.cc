@@ -263,4 +263,17 @@ MaybeError read_stream_options(const Field& field, const json::value& value, con
   return read_flag("continuous_usage_stats", request.continuous_usage_stats);
 }
 
+// OpenAI's free labels: only the task is looked at, and only where it is a string.
+MaybeError read_metadata(const Field& field, const json::value& value, const RequestLimits&,
+                         ApiRequest& request) {
+  const json::object* labels = value.if_object();
+  if (labels == nullptr) return wrong_type(field.name, "an object", value);
+  const json::value* task = labels->if_contains("task");
+  constexpr size_t kLongestName = 64;
+  if (task != nullptr && task->is_string() && task->get_string().size() <= kLongestName) {
+    request.metadata_task = task->get_string();
+  }
+  return {};
+}
+
 }  // namespace puna::api

@@ -211,7 +211,8 @@ asio::awaitable<void> IoThread::watch_time() {
 struct Server::State {
   State(const ServerConfig& server_config, const ServedModel& served)
       : config(server_config),
-        canary(*served.engine, status, server_config.canary_after_ms * kNsPerMs),
+        status(served.engines().size()),
+        canary(served.engines(), status, server_config.canary_after_ms * kNsPerMs),
         service(served, config, status, Service::Side::kServing, &canary),
         admin_service(served, config, status, Service::Side::kAdmin, &canary) {}
 

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@
 #include "engine/engine.h"
 #include "model/chat_template.h"
 #include "model/tokenizer.h"
+#include "route/policy.h"
 
 namespace puna::api {
 
@@ -52,7 +54,7 @@ struct HostUse {
 
 // What the server serves; everything outlives it.
 struct ServedModel {
-  engine::Engine* engine = nullptr;
+  engine::Engine* engine = nullptr;  // of several variants, the base's
   const model::Tokenizer* tokenizer = nullptr;
   const model::ChatTemplate* chat_template = nullptr;
   std::vector<std::string> names = {};  // --served-model-name; the first is reported
@@ -65,6 +67,15 @@ struct ServedModel {
   std::function<std::string(const HostUse&)> ledger = {};
   // As the engine has them: what a request is counted as before it has run.
   std::array<engine::ClassPolicy, engine::kNumClasses> classes = engine::EngineConfig{}.classes;
+  // Several variants that share tokenizer, template and context: what the routing knows of them,
+  // and their engines, in the same order. Empty: the model has one, which has no name.
+  std::vector<route::Variant> variants = {};
+  std::vector<engine::Engine*> variant_engines = {};
+
+  std::span<engine::Engine* const> engines() const {
+    if (variants.empty()) return {&engine, 1};
+    return variant_engines;
+  }
 };
 
 class Server {

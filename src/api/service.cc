@@ -15,13 +15,23 @@ namespace {
 
 constexpr std::string_view kModelPrefix = "/v1/models/";
 
-// Which build, model and vocabulary answered: a changed fingerprint explains a changed answer.
-std::string make_fingerprint(const ServedModel& model) {
+std::string make_fingerprint(const ServedModel& model, const std::string& name) {
   uint64_t hash = mix_seed(static_cast<uint64_t>(model.tokenizer->vocab_size()));
-  for (const char c : model.build + "/" + model.names.front()) {
+  for (const char c : model.build + "/" + name) {
     hash = mix_seed(hash ^ static_cast<uint8_t>(c));
   }
   return fmt::format("fp_{:016x}", hash);
+}
+
+// Which build, model, variant and vocabulary answered: a changed fingerprint explains a changed
+// answer.
+std::vector<std::string> make_fingerprints(const ServedModel& model) {
+  if (model.variants.empty()) return {make_fingerprint(model, model.names.front())};
+  std::vector<std::string> fingerprints;
+  for (size_t i = 0; i < model.variants.size(); ++i) {
+    fingerprints.push_back(make_fingerprint(model, variant_name(model, i)));
+  }
+  return fingerprints;
 }
 
 HttpResponse json_response(std::string body) {
@@ -90,7 +100,7 @@ Service::Service(const ServedModel& model, const ServerConfig& config, ServerSta
       keys_(config.api_keys),
       stall_timeout_ns_(config.stall_timeout_ms * kNsPerMs),
       created_s_(static_cast<int64_t>(std::time(nullptr))),
-      fingerprint_(make_fingerprint(model)),
+      fingerprints_(make_fingerprints(model)),
       status_(&status),
       canary_(canary) {}
 
@@ -190,6 +200,7 @@ MaybeError Service::check_model(const ApiRequest& request) const {
   if (request.model.empty()) return {};
   const auto& names = model_.names;
   if (std::find(names.begin(), names.end(), request.model) != names.end()) return {};
+  if (variant_named(model_, request.model)) return {};
   return no_such_model(request.model);
 }
 
@@ -199,12 +210,15 @@ Answer Service::generate(Endpoint endpoint, const HttpRequest& request) const {
   if (auto error = parse(endpoint, request, parsed)) return {error_response(*error), nullptr};
   const uint64_t number = requests_.fetch_add(1, std::memory_order_relaxed);
   Generation::Options options{.id = fmt::format("{}", number),
-                              .fingerprint = fingerprint_,
+                              .fingerprints = fingerprints_,
                               .drawn_seed = mix_seed(model_.default_seed ^ mix_seed(number)),
                               .status = status_};
   const Caller* caller = keys_.caller(request.header("authorization"));
   CHECK(caller != nullptr);
   if (auto error = read_terms(request, parsed, *caller, now_ns, options.terms)) {
+    return {error_response(*error), nullptr};
+  }
+  if (auto error = route_request(model_, request.header("x-puna-task"), parsed, options.routed)) {
     return {error_response(*error), nullptr};
   }
   options.default_output_tokens = default_output_tokens(model_, options.terms);
@@ -222,7 +236,7 @@ std::optional<HttpResponse> Service::refuse_early(const HttpRequest& request) co
   const auto request_class = class_of_unparsed(request, *caller);
   if (!request_class) return std::nullopt;
   const std::unique_ptr<engine::Refusal> refusal =
-      refusal_of_any(*model_.engine, *request_class, caller->tenant, request.body.size());
+      refusal_of_any(model_, *request_class, caller->tenant, request.body.size());
   if (!refusal) return std::nullopt;
   status_->refusals[static_cast<size_t>(*request_class)][static_cast<size_t>(refusal->reason)]
       .add();
@@ -244,7 +258,10 @@ HttpResponse Service::quote(const HttpRequest& request) const {
   RequestTerms terms;
   error = read_terms(request, parsed, *caller, now_ns, terms);
   if (error) return error_response(*error);
-  return quote_response(model_, parsed, terms);
+  Routed routed;
+  error = route_request(model_, request.header("x-puna-task"), parsed, routed);
+  if (error) return error_response(*error);
+  return quote_response(model_, parsed, terms, routed);
 }
 
 HttpResponse Service::ledger() const {
@@ -278,11 +295,33 @@ HttpResponse Service::models() const {
     if (body.back() == '}') body += ',';
     body += one_model(name).body;
   }
+  for (size_t i = 0; i < model_.variants.size(); ++i) {
+    body += "," + variant_json(i);
+  }
   return json_response(body + "]}");
+}
+
+// What a variant is certified for; of the base, for it is what others are compared with, all.
+std::string Service::variant_json(size_t index) const {
+  const route::Variant& variant = model_.variants[index];
+  std::string families;
+  for (size_t i = 0; i < kNumTaskFamilies; ++i) {
+    if (!variant.passes(static_cast<TaskFamily>(i))) continue;
+    families += fmt::format(R"({}"{}")", families.empty() ? "" : ",", kTaskFamilyNames[i]);
+  }
+  return fmt::format(
+      R"({{"id":{},"object":"model","created":{},"owned_by":"puna","root":{},"parent":{},)"
+      R"("max_model_len":{},"variant":{{"name":{},"base":{},"certified":[{}]}}}})",
+      json_string(variant_name(model_, index)), created_s_, json_string(model_.names.front()),
+      json_string(model_.names.front()), model_.max_model_len, json_string(variant.name),
+      variant.base, families);
 }
 
 HttpResponse Service::one_model(std::string_view name) const {
   const auto& names = model_.names;
+  if (const auto variant = variant_named(model_, name)) {
+    return json_response(variant_json(*variant));
+  }
   if (std::find(names.begin(), names.end(), name) == names.end()) {
     return error_response(no_such_model(name));
   }
@@ -291,15 +330,17 @@ HttpResponse Service::one_model(std::string_view name) const {
       json_string(name), created_s_, json_string(names.front()), model_.max_model_len));
 }
 
-TimeNs Service::last_step_ns() const { return model_.engine->stats().last_step_ns.load(); }
+TimeNs Service::last_step_ns(size_t variant) const {
+  return model_.engines()[variant]->stats().last_step_ns.load();
+}
 
-// How long the engine has had work without completing a step.
-TimeNs Service::stuck_ns() const {
-  const engine::EngineStats& stats = model_.engine->stats();
-  const TimeNs last_step = last_step_ns();
-  const TimeNs pending_since = status_->pending_since.load();
+TimeNs Service::stuck_ns(size_t variant) const {
+  const engine::EngineStats& stats = model_.engines()[variant]->stats();
+  const EngineWatch& watch = status_->engines[variant];
+  const TimeNs last_step = last_step_ns(variant);
+  const TimeNs pending_since = watch.pending_since.load();
   const bool working = stats.requests_running.value() + stats.requests_waiting.value() > 0;
-  const bool pending = status_->unanswered.load() > 0 && pending_since > last_step;
+  const bool pending = watch.unanswered.load() > 0 && pending_since > last_step;
   if (!working && !pending) return 0;
   return SteadyClock().now_ns() - std::max(last_step, pending_since);
 }
@@ -308,7 +349,14 @@ HttpResponse Service::health(bool for_traffic) const {
   if (for_traffic && canary_ != nullptr && !status_->draining.load()) {
     canary_->look(SteadyClock().now_ns());
   }
-  const TimeNs age = stuck_ns();
+  TimeNs age = 0;
+  engine::StepPhase phase = model_.engine->stats().phase.load();
+  for (size_t i = 0; i < model_.engines().size(); ++i) {  // the one that is stuck longest
+    const TimeNs stuck = stuck_ns(i);
+    if (stuck <= age) continue;
+    age = stuck;
+    phase = model_.engines()[i]->stats().phase.load();
+  }
   std::string_view state = "ok";
   if (age > stall_timeout_ns_) {
     state = "stalled";  // probes must see an engine that is stuck, also the one that restarts us
@@ -319,7 +367,7 @@ HttpResponse Service::health(bool for_traffic) const {
   }
   HttpResponse response =
       json_response(fmt::format(R"({{"status":{},"stuck_ms":{},"phase":"{}"}})", json_string(state),
-                                age / kNsPerMs, phase_name(model_.engine->stats().phase.load())));
+                                age / kNsPerMs, phase_name(phase)));
   if (state != "ok") response.status = 503;
   return response;
 }

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "api/api_error.h"
 #include "api/api_keys.h"
@@ -43,7 +44,7 @@ class Service {
   // The whole request, after refuse_head() let it pass. Takes time in proportion to the body.
   Answer answer(const HttpRequest& request) const;
 
-  TimeNs last_step_ns() const;
+  TimeNs last_step_ns(size_t variant) const;
   ServerStatus& status() const { return *status_; }
 
  private:
@@ -72,8 +73,10 @@ class Service {
   HttpResponse detokenize(const HttpRequest& request) const;
   HttpResponse models() const;
   HttpResponse one_model(std::string_view name) const;
+  std::string variant_json(size_t index) const;
   HttpResponse health(bool for_traffic) const;
-  TimeNs stuck_ns() const;
+  // How long the engine of a variant has had work without completing a step.
+  TimeNs stuck_ns(size_t variant) const;
   MaybeError parse(Endpoint endpoint, const HttpRequest& request, ApiRequest& parsed) const;
   MaybeError check_model(const ApiRequest& request) const;
 
@@ -82,7 +85,7 @@ class Service {
   const ApiKeys keys_;
   const TimeNs stall_timeout_ns_;
   const int64_t created_s_;
-  const std::string fingerprint_;
+  const std::vector<std::string> fingerprints_;  // of each variant
   ServerStatus* status_;
   Canary* canary_;
   mutable std::atomic<uint64_t> requests_{0};  // numbers the seeds of requests without one

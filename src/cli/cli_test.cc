@@ -68,7 +68,7 @@ TEST_F(CliTest, EveryHelpFitsAScreen) {
   for (const std::string_view help :
        {kMainHelp, kServeHelp, kRunHelp, kInspectHelp, kPlanHelp, kBenchHelp, kBenchEngineHelp,
         kBenchKernelsHelp, kBenchServeHelp, kSelftestHelp, kQuantizeHelp, kCheckHelp,
-        kDivergenceHelp}) {
+        kDivergenceHelp, kRouteHelp}) {
     std::istringstream lines{std::string(help)};
     std::string line;
     int count = 0;
@@ -92,7 +92,8 @@ TEST_F(CliTest, EveryFlagIsInTheHelp) {
       {"bench serve", kBenchServeHelp},
       {"selftest", kSelftestHelp},
       {"check", kCheckHelp},
-      {"divergence", kDivergenceHelp}};
+      {"divergence", kDivergenceHelp},
+      {"route explain", kRouteHelp}};
   for (const auto& [name, help] : helps) {
     EXPECT_FALSE(flag_names(name).empty());
     for (const std::string& flag : flag_names(name)) {

@@ -21,5 +21,6 @@ Result<int> bench_serve(const BenchServeFlags& flags);
 Result<int> check_command(const CheckFlags& flags);
 Result<int> divergence(const DivergenceFlags& flags);
 Result<int> selftest(const SelftestFlags& flags);
+Result<int> route_explain(const RouteFlags& flags);
 
 }  // namespace puna::cli

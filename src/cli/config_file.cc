@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "api/request_terms.h"
+#include "cli/models_table.h"
 #include "cli/toml_file.h"
 
 namespace puna::cli {
@@ -119,6 +120,10 @@ Result<ConfigFile> read_config_file(const std::string& path) {
   for (const auto& [key, node] : file) {
     if (key.str() == "class") {
       RETURN_IF_ERROR(read_classes(where, node, config.classes));
+      continue;
+    }
+    if (key.str() == "model" && node.is_array_of_tables()) {
+      ASSIGN_OR_RETURN(config.model, read_models(where, node));
       continue;
     }
     auto values = texts(node);

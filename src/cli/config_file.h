@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // --config FILE.toml: flags by their names without "--", lists for repeated flags, and a table for
-// each class of requests (docs/configuration.md).
+// each class of requests, and one for a model of several variants (docs/configuration.md).
 //
 //   port = 9000
 //   served-model-name = ["small", "default"]
@@ -10,10 +10,12 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "cli/models_file.h"
 #include "engine/engine.h"
 
 namespace puna::cli {
@@ -29,6 +31,7 @@ struct Setting {
 struct ConfigFile {
   std::vector<Setting> settings;
   ClassPolicies classes = engine::EngineConfig{}.classes;  // with what [class.*] says
+  std::optional<ModelConfig> model;                        // [[model]]
 };
 
 // Errors name the file, the line and the key. Other tables, dates and nested lists are refused.

@@ -202,6 +202,13 @@ void add_selftest_flags(CLI::App& app, SelftestFlags& flags) {
   add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
 }
 
+void add_route_flags(CLI::App& app, RouteFlags& flags, std::string& config) {
+  app.add_option("--request", flags.request)->required();
+  app.add_option("--config", config)->required();
+  app.add_option("--task", flags.task);
+  app.add_flag("--json", flags.json);
+}
+
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text;
@@ -211,6 +218,7 @@ std::string one_line(std::string text) {
 Result<> apply_config(CLI::App& app, const std::string& path, ServeFlags& flags) {
   ASSIGN_OR_RETURN(const ConfigFile file, read_config_file(path));
   flags.classes = file.classes;
+  flags.variants = file.model;
   for (const Setting& setting : file.settings) {
     CLI::Option* option = app.get_option_no_throw("--" + setting.name);
     if (option == nullptr || setting.name == "config" || setting.name == "help") {
@@ -263,9 +271,27 @@ Result<> check_plan(const PlanFlags& flags) {
   return check_step(flags.max_num_seqs, flags.max_num_batched_tokens);
 }
 
+// [[model]] of --config says what others say by flags.
+Result<> check_variants(const ServeFlags& flags) {
+  const auto exclude = [](std::string_view flag) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "{} and [[model]] of --config exclude each other: its variants have a path and "
+                 "its name is served",
+                 flag);
+  };
+  if (!flags.model.model.empty()) return exclude("--model");
+  if (!flags.model.random_weights.empty()) return exclude("--random-weights");
+  if (!flags.model.tokenizer.empty()) return exclude("--tokenizer");
+  if (!flags.served_model_names.empty()) return exclude("--served-model-name");
+  if (!cuda_ordinal(flags.model.device)) return Ok{};
+  return Error(ErrorCode::kUnsupported,
+               "--device {}: several variants of a model are served on the CPU only",
+               flags.model.device);
+}
+
 // What a range per flag can't say.
 Result<> check_serve(const ServeFlags& flags) {
-  RETURN_IF_ERROR(check_source(flags.model));
+  RETURN_IF_ERROR(flags.variants ? check_variants(flags) : check_source(flags.model));
   if (flags.tls_cert.empty() != flags.tls_key.empty()) {
     return Error(ErrorCode::kInvalidArgument, "{} also needs {}",
                  flags.tls_cert.empty() ? "--tls-key" : "--tls-cert",
@@ -303,6 +329,7 @@ struct Parser {
   BenchKernelsFlags bench_kernels;
   BenchServeFlags bench_serve;
   SelftestFlags selftest;
+  RouteFlags route;
   CheckFlags check;
   DivergenceFlags divergence;
   std::string config;
@@ -317,6 +344,8 @@ struct Parser {
   CLI::App* kernels_app = bench_app->add_subcommand("kernels");
   CLI::App* load_app = bench_app->add_subcommand("serve");
   CLI::App* selftest_app = app.add_subcommand("selftest");
+  CLI::App* route_app = app.add_subcommand("route");
+  CLI::App* explain_app = route_app->add_subcommand("explain");
   CLI::App* check_app = app.add_subcommand("check");
   CLI::App* divergence_app = app.add_subcommand("divergence");
 
@@ -333,6 +362,8 @@ struct Parser {
     add_bench_kernels_flags(*kernels_app, bench_kernels);
     add_bench_serve_flags(*load_app, bench_serve);
     add_selftest_flags(*selftest_app, selftest);
+    route_app->require_subcommand(1);
+    add_route_flags(*explain_app, route, config);
     add_check_flags(*check_app, check);
     add_divergence_flags(*divergence_app, divergence);
     // A flag given again wins, so that scripts can append to a command line. Lists add up.
@@ -355,10 +386,25 @@ struct Parser {
     if (load_app->parsed()) return kBenchServeHelp;
     if (bench_app->parsed()) return kBenchHelp;
     if (selftest_app->parsed()) return kSelftestHelp;
+    if (route_app->parsed()) return kRouteHelp;
     if (check_app->parsed()) return kCheckHelp;
     if (divergence_app->parsed()) return kDivergenceHelp;
     if (quantize_app->parsed()) return kQuantizeHelp;
     return inspect_app->parsed() ? kInspectHelp : kMainHelp;
+  }
+
+  // The file says what `serve` would do.
+  Result<Command> route_command() {
+    RETURN_IF_ERROR(apply_config(*serve_app, config, serve));
+    if (!serve.variants) {
+      return Error(ErrorCode::kInvalidArgument,
+                   "--config {}: there is no [[model]]: a model with one variant is routed nowhere",
+                   config);
+    }
+    RETURN_IF_ERROR(check_serve(serve));
+    route.model = serve.model;
+    route.variants = *serve.variants;
+    return Command(std::move(route));
   }
 
   Result<Command> command() {
@@ -399,6 +445,7 @@ struct Parser {
       return Command(std::move(bench_kernels));
     }
     if (load_app->parsed()) return Command(std::move(bench_serve));
+    if (explain_app->parsed()) return route_command();
     if (check_app->parsed()) {
       RETURN_IF_ERROR(finish_check(check));
       return Command(std::move(check));

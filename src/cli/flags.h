@@ -53,6 +53,7 @@ struct ServeFlags {
   std::string api_keys_file;
   std::vector<api::KeyPolicy> key_policies;  // of both
   ClassPolicies classes = engine::EngineConfig{}.classes;
+  std::optional<ModelConfig> variants;  // of --config: instead of a model
   std::string tls_cert;
   std::string tls_key;
   int32_t max_num_seqs = 0;            // 0: the plan's choice (plan/memory_model.h)
@@ -167,6 +168,15 @@ struct SelftestFlags {
   uint64_t seed = 0;
 };
 
+// `puna route explain`: where a request would go.
+struct RouteFlags {
+  ModelFlags model;  // of --config: what counts for every variant
+  ModelConfig variants;
+  std::string request;  // a file with the body of a call
+  std::string task;     // as the header x-puna-task
+  bool json = false;
+};
+
 // Two forms of one model, compared.
 struct PairFlags {
   ModelFlags model;  // the base; its kv_dtype is the variant's
@@ -215,7 +225,7 @@ struct Text {
 
 using Command = std::variant<Text, ServeFlags, RunFlags, PlanFlags, InspectFlags, QuantizeFlags,
                              BenchEngineFlags, BenchKernelsFlags, BenchServeFlags, SelftestFlags,
-                             CheckFlags, DivergenceFlags>;
+                             CheckFlags, DivergenceFlags, RouteFlags>;
 
 Result<Command> parse_command(int argc, const char* const* argv);
 

@@ -21,6 +21,7 @@ inline constexpr std::string_view kMainHelp =
   puna check BASE VARIANT     is the variant as good, task by task? (also as quantize_check)
   puna divergence BASE VARIANT   how far apart their predictions of a text are
   puna selftest --chaos 60    does a server keep its promises among bad clients?
+  puna route explain          which variant of a model a request would go to, and why
 
 MODEL is a GGUF file or a Hugging Face folder (config.json and safetensors).
 `puna COMMAND --help` lists a command's flags; `puna --version` prints the version.
@@ -50,7 +51,7 @@ inline constexpr std::string_view kServeHelp =
   --device cuda[:N]          on a GPU, in bf16 (cpu); --memory-budget is of the host then
   --random-weights SHAPE     no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
   --seed N, --drain-timeout S   of requests without a seed (0); time to finish on SIGTERM (30)
-  --config FILE.toml         the same names as above without --; flags win over the file
+  --config FILE.toml         the same names without --; flags win. [[model]]: variants, by task
 )";
 
 inline constexpr std::string_view kRunHelp =
@@ -202,6 +203,20 @@ and poison, and while the process is paused. Exit code 1 names the broken promis
   --api-key KEY            what to send
   --rate R                 requests a second of the patient clients (2)
   --seed N                 the same seed misbehaves the same (0)
+)";
+
+inline constexpr std::string_view kRouteHelp =
+    R"(usage: puna route explain --request FILE --config FILE.toml [flags]
+
+Which variant of the [[model]] of --config would answer this request, and why: its task family and
+what speaks for it, each variant's verdict, and who is next when the first is full. Reads the
+variants' files and certificates as `puna serve --config` does, and loads no weights.
+
+  --request FILE           the body of a chat or completion call, JSON
+  --config FILE.toml       as for serve
+  --task FAMILY            as the header x-puna-task: arithmetic, algebra, json_extract, tool_call,
+                           code, retrieval, format, edit, open_chat
+  --json                   one JSON object
 )";
 
 inline constexpr std::string_view kCheckHelp =

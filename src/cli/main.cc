@@ -67,6 +67,9 @@ struct RunCommand {
   Result<int> operator()(const puna::cli::SelftestFlags& flags) const {
     return puna::cli::selftest(flags);
   }
+  Result<int> operator()(const puna::cli::RouteFlags& flags) const {
+    return puna::cli::route_explain(flags);
+  }
   Result<int> operator()(const puna::cli::CheckFlags& flags) const {
     return puna::cli::check_command(flags);
   }

@@ -9,12 +9,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <span>
 #include <thread>
+#include <vector>
 
 #include "api/server.h"
 #include "base/allocation_seal.h"
 #include "cli/commands.h"
 #include "cli/loaded_model.h"
+#include "cli/loaded_variants.h"
 #include "cli/signals.h"
 #include "cli/version.h"
 #include "plan/byte_size.h"
@@ -56,34 +59,39 @@ api::ServerConfig server_config(const ServeFlags& flags, const plan::HostLimits&
   return config;
 }
 
-plan::LiveUse live_use(LoadedModel& model, const api::HostUse& host) {
-  const engine::EngineStats& stats = model.engine().stats();
-  return {.kv_usage = stats.kv_cache_usage.value(),
-          .requests_running = static_cast<int64_t>(stats.requests_running.value()),
-          .requests_waiting = static_cast<int64_t>(stats.requests_waiting.value()),
-          .tokens_waiting = static_cast<int64_t>(stats.tokens_waiting.value()),
-          .request_bytes = model.engine().request_bytes(),
-          .body_bytes = host.body_bytes,
-          .connections = host.connections,
-          .allocs_after_seal = allocs_after_seal()};
+using Engines = std::span<engine::Engine* const>;
+
+// Of each engine; the first has what the process has once.
+std::vector<plan::LiveUse> live_use(Engines engines, const api::HostUse& host) {
+  std::vector<plan::LiveUse> uses;
+  for (const engine::Engine* engine : engines) {
+    const engine::EngineStats& stats = engine->stats();
+    uses.push_back({.kv_usage = stats.kv_cache_usage.value(),
+                    .requests_running = static_cast<int64_t>(stats.requests_running.value()),
+                    .requests_waiting = static_cast<int64_t>(stats.requests_waiting.value()),
+                    .tokens_waiting = static_cast<int64_t>(stats.tokens_waiting.value()),
+                    .request_bytes = engine->request_bytes()});
+  }
+  uses.front().body_bytes = host.body_bytes;
+  uses.front().connections = host.connections;
+  uses.front().allocs_after_seal = allocs_after_seal();
+  return uses;
 }
 
-api::ServedModel served_model(LoadedModel& model, const ServeFlags& flags) {
+// What is the same with one variant and with several. `engines` and `ledger` outlive it.
+api::ServedModel served_model(const ServeFlags& flags, Engines engines, const plan::Ledger& ledger,
+                              const plan::MemoryPlan& plan) {
   api::ServedModel served;
-  served.engine = &model.engine();
-  served.tokenizer = &model.tokenizer();
-  served.chat_template = model.chat_template();
-  served.names = flags.served_model_names;
-  if (served.names.empty()) served.names.push_back(served_name(flags));
-  served.max_model_len = model.plan().max_model_len;
+  served.engine = engines.front();
+  served.max_model_len = plan.max_model_len;
   served.default_seed = flags.seed;
   served.classes = flags.classes;
   served.build = std::string(kVersion);
-  served.ledger = [&model](const api::HostUse& use) {
-    return model.ledger().json(live_use(model, use));
+  served.ledger = [engines, &ledger](const api::HostUse& use) {
+    return ledger.json(live_use(engines, use));
   };
-  served.extra_metrics = [&model](const api::HostUse& use) {
-    return model.ledger().metrics(live_use(model, use));
+  served.extra_metrics = [engines, &ledger](const api::HostUse& use) {
+    return ledger.metrics(live_use(engines, use));
   };
   return served;
 }
@@ -109,16 +117,18 @@ void print_listening(const ServeFlags& flags, const api::Server& server, const s
 
 // The engine finished, or its time is over; then the clients read what is left for them. True when
 // both are done.
-bool finish_requests(engine::Engine& engine, api::Server& server, TimeNs deadline_ns) {
+bool finish_requests(Engines engines, api::Server& server, TimeNs deadline_ns) {
   const auto left_ns = [&] { return std::max(deadline_ns - SteadyClock().now_ns(), TimeNs{0}); };
-  const bool finished = engine.drain(left_ns());
-  if (!finished) engine.stop();  // clients are told that the answer is not complete
+  bool finished = true;
+  for (engine::Engine* engine : engines) finished = engine->drain(left_ns()) && finished;
+  if (!finished) {  // clients are told that the answer is not complete
+    for (engine::Engine* engine : engines) engine->stop();
+  }
   return server.finish(std::max(left_ns(), kLastWritesNs)) && finished;
 }
 
 // Waits for SIGTERM or SIGINT, then lets running requests finish. A second signal ends at once.
-int wait_and_drain(Signals& signals, engine::Engine& engine, api::Server& server,
-                   int32_t timeout_s) {
+int wait_and_drain(Signals& signals, Engines engines, api::Server& server, int32_t timeout_s) {
   while (!signals.wait(-1)) {
   }
   spdlog::info("draining: no new requests, at most {} s for those that run", timeout_s);
@@ -127,7 +137,7 @@ int wait_and_drain(Signals& signals, engine::Engine& engine, api::Server& server
   std::atomic<bool> all_finished{false};
   const TimeNs deadline_ns = SteadyClock().now_ns() + timeout_s * kNsPerSecond;
   std::thread drainer([&] {
-    all_finished = finish_requests(engine, server, deadline_ns);
+    all_finished = finish_requests(engines, server, deadline_ns);
     ended = true;
   });
   while (!ended) {
@@ -138,13 +148,44 @@ int wait_and_drain(Signals& signals, engine::Engine& engine, api::Server& server
   }
   drainer.join();
   server.stop();
-  engine.stop();
+  for (engine::Engine* engine : engines) engine->stop();
   if (!all_finished) {
     spdlog::error("--drain-timeout {}: some requests did not finish in time", timeout_s);
     return 1;
   }
   spdlog::info("drained");
   return 0;
+}
+
+// From engines that are loaded to the end of the process.
+Result<int> serve_until_signal(const ServeFlags& flags, Signals& signals, Engines engines,
+                               const plan::HostLimits& limits, const api::ServedModel& served,
+                               TimeNs started_ns) {
+  for (engine::Engine* engine : engines) engine->calibrate(kCalibrationBudget);
+  seal_allocations();
+  for (engine::Engine* engine : engines) engine->start();
+  ASSIGN_OR_RETURN(const std::unique_ptr<api::Server> server,
+                   api::Server::start(server_config(flags, limits), served));
+  server->set_ready(true);
+  print_listening(flags, *server, served.names.front(), started_ns);
+  return wait_and_drain(signals, engines, *server, flags.drain_timeout_s);
+}
+
+Result<int> serve_variants(const ServeFlags& flags, Signals& signals, TimeNs started_ns) {
+  ASSIGN_OR_RETURN(const LoadedVariants variants,
+                   LoadedVariants::load(*flags.variants, flags.model, load_size(flags)));
+  fmt::print(stderr, "{}", variants.memory_table());
+  for (const std::string& line : variants.summaries()) spdlog::info(line);
+  const Engines engines = variants.engines();
+  api::ServedModel served =
+      served_model(flags, engines, variants.ledger(), variants.plans().front());
+  served.tokenizer = &variants.tokenizer();
+  served.chat_template = &variants.chat_template();
+  served.names = {flags.variants->name};
+  served.variants.assign(variants.facts().begin(), variants.facts().end());
+  served.variant_engines.assign(engines.begin(), engines.end());
+  return serve_until_signal(flags, signals, engines, variants.plans().front().host, served,
+                            started_ns);
 }
 
 }  // namespace
@@ -154,6 +195,7 @@ Result<int> serve(const ServeFlags& flags, TimeNs started_ns) {
   spdlog::set_default_logger(spdlog::stderr_color_mt("puna"));
   spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %^%l%$ %v");
   Signals signals;
+  if (flags.variants) return serve_variants(flags, signals, started_ns);
 
   ASSIGN_OR_RETURN(LoadedModel model, LoadedModel::load(flags.model, load_size(flags)));
   fmt::print(stderr, "{}", model.memory_table());
@@ -161,15 +203,13 @@ Result<int> serve(const ServeFlags& flags, TimeNs started_ns) {
                flags.model.random_weights.empty() ? flags.model.model : served_name(flags),
                model.spec().num_layers, model.type_summary(), model.chat_template()->name(),
                compute_summary(flags.model), model.warm_up_tokens());
-  model.engine().calibrate(kCalibrationBudget);
-  seal_allocations();
-  model.engine().start();
-  const api::ServedModel served = served_model(model, flags);
-  ASSIGN_OR_RETURN(const std::unique_ptr<api::Server> server,
-                   api::Server::start(server_config(flags, model.plan().host), served));
-  server->set_ready(true);
-  print_listening(flags, *server, served.names.front(), started_ns);
-  return wait_and_drain(signals, model.engine(), *server, flags.drain_timeout_s);
+  engine::Engine* const engine = &model.engine();
+  api::ServedModel served = served_model(flags, {&engine, 1}, model.ledger(), model.plan());
+  served.tokenizer = &model.tokenizer();
+  served.chat_template = model.chat_template();
+  served.names = flags.served_model_names;
+  if (served.names.empty()) served.names.push_back(served_name(flags));
+  return serve_until_signal(flags, signals, {&engine, 1}, model.plan().host, served, started_ns);
 }
 
 }  // namespace puna::cli

@@ -56,6 +56,9 @@ class TomlTable {
     return Error(ErrorCode::kInvalidArgument, "{}:{}: {} {}", where_, line_of(table_), name_, what);
   }
 
+  // "--config puna.toml:7: class.batch", for messages that come later.
+  std::string place() const { return fmt::format("{}:{}: {}", where_, line_of(table_), name_); }
+
   // An error for a key that is none of `known`.
   Result<> check_known(std::span<const std::string_view> known) const {
     for (const auto& [key, node] : table_) {

@@ -21,6 +21,7 @@ namespace {
 static_assert(kernels::kKvBlockTokens == kv::kBlockTokens);
 
 int32_t lanes_of(const CpuBackendConfig& config) {
+  if (config.pool != nullptr) return config.pool->size();
   return config.threads > 0 ? config.threads : kernels::usable_cpus();
 }
 
@@ -42,7 +43,8 @@ model::LlamaLimits llama_limits(const CpuBackendConfig& config) {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(std::unique_ptr<kernels::ThreadPool> pool, std::unique_ptr<kernels::Ops> ops,
+  // `own_pool` is null when config.pool is another's.
+  CpuBackend(std::unique_ptr<kernels::ThreadPool> own_pool, std::unique_ptr<kernels::Ops> ops,
              model::Llama llama, const CpuBackendConfig& config);
 
   std::string_view name() const override { return "cpu"; }
@@ -57,7 +59,8 @@ class CpuBackend final : public Backend {
   void check_item(const BatchItem& item) const;
   void sample(kernels::Lane& lane, const Batch& batch);
 
-  const std::unique_ptr<kernels::ThreadPool> pool_;
+  const std::unique_ptr<kernels::ThreadPool> own_pool_;
+  kernels::ThreadPool& pool_;
   const std::unique_ptr<kernels::Ops> ops_;
   const model::Llama llama_;
   BackendLimits limits_;
@@ -71,9 +74,11 @@ class CpuBackend final : public Backend {
   std::vector<SampledToken> samples_;
 };
 
-CpuBackend::CpuBackend(std::unique_ptr<kernels::ThreadPool> pool, std::unique_ptr<kernels::Ops> ops,
-                       model::Llama llama, const CpuBackendConfig& config)
-    : pool_(std::move(pool)),
+CpuBackend::CpuBackend(std::unique_ptr<kernels::ThreadPool> own_pool,
+                       std::unique_ptr<kernels::Ops> ops, model::Llama llama,
+                       const CpuBackendConfig& config)
+    : own_pool_(std::move(own_pool)),
+      pool_(config.pool != nullptr ? *config.pool : *own_pool_),
       ops_(std::move(ops)),
       llama_(std::move(llama)),
       limits_{.num_blocks = config.num_blocks,
@@ -81,7 +86,7 @@ CpuBackend::CpuBackend(std::unique_ptr<kernels::ThreadPool> pool, std::unique_pt
               .max_batch_tokens = config.max_batch_tokens,
               .max_model_len = config.max_model_len,
               .vocab_size = llama_.spec().vocab_size} {
-  const auto lanes = static_cast<size_t>(pool_->size());
+  const auto lanes = static_cast<size_t>(pool_.size());
   const auto slots = static_cast<size_t>(config.max_num_seqs);
   samplers_.reserve(lanes);
   for (size_t i = 0; i < std::min(lanes, slots); ++i)
@@ -148,7 +153,7 @@ void CpuBackend::start(const Batch& batch) {
   lay_out_rows(batch);
   if (tokens_.empty()) return;
   const model::LlamaStep step{tokens_, sequences_, logit_rows_};
-  pool_->run([&](kernels::Lane& lane) {
+  pool_.run([&](kernels::Lane& lane) {
     const SealedScope scope;
     llama_.forward(lane, step);
     lane.sync();
@@ -161,15 +166,18 @@ void CpuBackend::start(const Batch& batch) {
 
 Result<std::unique_ptr<Backend>> make_backend(const formats::Checkpoint& checkpoint,
                                               const CpuBackendConfig& config) {
-  ASSIGN_OR_RETURN(std::unique_ptr<kernels::ThreadPool> pool,
-                   kernels::ThreadPool::create(lanes_of(config)));
+  std::unique_ptr<kernels::ThreadPool> own_pool;
+  if (config.pool == nullptr) {
+    ASSIGN_OR_RETURN(own_pool, kernels::ThreadPool::create(lanes_of(config)));
+  }
+  kernels::ThreadPool* pool = config.pool != nullptr ? config.pool : own_pool.get();
   ASSIGN_OR_RETURN(
       std::unique_ptr<kernels::Ops> ops,
-      kernels::make_cpu_ops(config.isa, {.activations = config.activations, .pool = pool.get()}));
+      kernels::make_cpu_ops(config.isa, {.activations = config.activations, .pool = pool}));
   ASSIGN_OR_RETURN(model::Llama llama, model::Llama::create(checkpoint, *ops, llama_limits(config),
                                                             config.load_progress));
   return std::unique_ptr<Backend>(
-      std::make_unique<CpuBackend>(std::move(pool), std::move(ops), std::move(llama), config));
+      std::make_unique<CpuBackend>(std::move(own_pool), std::move(ops), std::move(llama), config));
 }
 
 }  // namespace

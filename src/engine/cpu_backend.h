@@ -26,6 +26,9 @@ struct CpuBackendConfig {
   kernels::ActivationMode activations = kernels::ActivationMode::kInt8;
   std::string_view isa = {};  // of kernels::available_isas(); "" picks the best of this CPU
   model::LoadProgress load_progress = {};
+  // Instead of threads of its own; null: none. Outlives the backend. Backends that share one must
+  // not run steps at the same time (engine/step_turn.h).
+  kernels::ThreadPool* pool = nullptr;
 };
 
 // Bytes that create() will take with `config`, by owner; plan::memory_model adds them up.

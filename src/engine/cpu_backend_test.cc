@@ -3,9 +3,11 @@
 // on any number of threads, however a prompt is chunked, and a step allocates nothing.
 #include "engine/cpu_backend.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -13,10 +15,14 @@
 #include <new>
 #include <numeric>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "base/sanitizers.h"
 #include "engine/sampler.h"
+#include "engine/step_turn.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/thread_pool.h"
 #include "kv/block_id.h"
 
 #define PUNA_COUNTS_ALLOCATIONS (PUNA_SANITIZED == 0)
@@ -184,6 +190,38 @@ TEST(CpuBackend, ReusedBlocksLeaveNoTrace) {
   Sequence after = make_sequence(1, 20, 0.7F, 0);
   for (int i = 0; i < 20; ++i) step(*backend, {&after}, 128);
   expect_same(after, solo(checkpoint, after, kConfig), "after another owner of the blocks");
+}
+
+// Two models on one pool of threads, each driven by a thread of its own, as several engines do.
+TEST(CpuBackend, BackendsThatShareThreadsTakeTurnsAndKeepTheirBits) {
+  const Checkpoint checkpoint = tiny();
+  const auto pool = kernels::ThreadPool::create(2).value();
+  StepTurn turn;
+  const std::array<kernels::KvType, 2> kv_types = {kernels::KvType::kBF16, kernels::KvType::kInt8};
+  std::vector<Sequence> alone;
+  std::vector<std::unique_ptr<TurnBackend>> backends;
+  for (const kernels::KvType kv_type : kv_types) {
+    CpuBackendConfig config = kConfig;
+    config.kv_type = kv_type;
+    alone.push_back(solo(checkpoint, make_sequence(0, 40, 0.8F, 0), config));
+    config.pool = pool.get();
+    backends.push_back(
+        std::make_unique<TurnBackend>(make_cpu_backend(checkpoint, config).value(), turn));
+    EXPECT_EQ(backends.back()->name(), "cpu");
+  }
+  std::vector<std::thread> engines;
+  for (size_t i = 0; i < backends.size(); ++i) {
+    engines.emplace_back([&, i] {
+      for (int round = 0; round < 3; ++round) {
+        Sequence sequence = make_sequence(0, 40, 0.8F, 0);
+        while (sequence.history.size() < alone[i].history.size()) {
+          step(*backends[i], {&sequence}, 16);
+        }
+        expect_same(sequence, alone[i], fmt::format("engine {} round {}", i, round));
+      }
+    });
+  }
+  for (std::thread& thread : engines) thread.join();
 }
 
 TEST(CpuBackend, StepAllocatesNothing) {

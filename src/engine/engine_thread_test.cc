@@ -7,9 +7,11 @@
 #include <atomic>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include "engine/engine.h"
 #include "engine/solo_run.h"
+#include "engine/step_turn.h"
 
 namespace puna::engine {
 namespace {
@@ -170,6 +172,32 @@ TEST_F(EngineThreadTest, DrainFinishesWhatRuns) {
     EXPECT_EQ(read_all(engine, *channels[i], waker, 1000).first,
               solo_run(requests[i], tokenizer, kTinyVocab).tokens);
   }
+}
+
+// One at a time, and nobody waits for ever.
+TEST(EngineStepTurn, IsExclusiveAndEndsForAll) {
+  constexpr int kThreads = 4;
+  constexpr int kTurns = 3000;
+  StepTurn turn;
+  int inside = 0;  // not atomic on purpose
+  std::array<int, kThreads> turns = {};
+  std::atomic<int> ready{0};
+  std::vector<std::thread> threads;
+  for (size_t me = 0; me < kThreads; ++me) {
+    threads.emplace_back([&, me] {
+      ready.fetch_add(1);
+      while (ready.load() < kThreads) std::this_thread::yield();
+      for (int i = 0; i < kTurns; ++i) {
+        turn.enter();
+        EXPECT_EQ(++inside, 1);
+        ++turns[me];
+        --inside;
+        turn.leave();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const int count : turns) EXPECT_EQ(count, kTurns);
 }
 
 }  // namespace

@@ -90,11 +90,6 @@ MemoryPlan fixed_part(const BackendCost& cost, const PlanRequest& request, const
   plan.of(Owner::kRuntime) = request.runtime_bytes;
   if (request.on_device) return plan;
   plan.loading = bytes.loading;
-  plan.program = kProgramBytes;
-  plan.of(Owner::kTokenizer) = request.tokenizer_bytes;
-  const auto lanes =
-      static_cast<uint64_t>(request.threads > 0 ? request.threads : kernels::usable_cpus());
-  plan.of(Owner::kThreads) = (lanes + kServerThreads) * kResidentStackBytes;
   plan.host = host_limits({.server = request.server,
                            .max_queued_requests = request.max_queued_requests,
                            .max_queued_tokens = request.max_queued_tokens,
@@ -102,6 +97,16 @@ MemoryPlan fixed_part(const BackendCost& cost, const PlanRequest& request, const
                            .max_model_len = max_model_len},
                           host_size);
   plan.of(Owner::kRequests) = request_bytes(plan.host);
+  if (request.beside_another) {
+    plan.of(Owner::kThreads) = kResidentStackBytes;  // its engine
+    plan.host = {.max_request_bytes = plan.host.max_request_bytes};
+    return plan;
+  }
+  plan.program = kProgramBytes;
+  plan.of(Owner::kTokenizer) = request.tokenizer_bytes;
+  const auto lanes =
+      static_cast<uint64_t>(request.threads > 0 ? request.threads : kernels::usable_cpus());
+  plan.of(Owner::kThreads) = (lanes + kServerThreads) * kResidentStackBytes;
   plan.of(Owner::kBodies) = body_bytes(plan.host);
   plan.of(Owner::kConnections) = connection_bytes(plan.host);
   return plan;
@@ -118,6 +123,12 @@ void set_pool(MemoryPlan& plan, const BackendCost& cost, const PlanRequest& requ
   plan.of(Owner::kKvIndex) = static_cast<uint64_t>(num_blocks) * index_bytes_per_block(request);
 }
 
+// Before the KV pool and the activations are touched.
+uint64_t while_loading(const MemoryPlan& plan) {
+  return plan.of(Owner::kWeightsPacked) + plan.loading + plan.of(Owner::kRuntime) +
+         plan.of(Owner::kTokenizer);
+}
+
 std::string budget_text(const MemoryPlan& plan) {
   if (plan.on_device) return fmt::format("the device has {}", format_bytes(plan.budget));
   return plan.budget_given ? fmt::format("--memory-budget is {}", format_bytes(plan.budget))
@@ -125,9 +136,7 @@ std::string budget_text(const MemoryPlan& plan) {
 }
 
 Error does_not_fit(const PlanRequest& request, const MemoryPlan& plan, uint64_t kv_minimum) {
-  const uint64_t need = std::max(plan.fixed() + kv_minimum,
-                                 plan.of(Owner::kWeightsPacked) + plan.loading +
-                                     plan.of(Owner::kRuntime) + plan.of(Owner::kTokenizer));
+  const uint64_t need = std::max(plan.fixed() + kv_minimum, while_loading(plan));
   const std::string advice =
       plan.on_device      ? std::string("choose a larger --device or a smaller --model")
       : plan.budget_given ? fmt::format("raise --memory-budget to at least {}MiB", (need >> 20) + 1)
@@ -160,6 +169,7 @@ class Planner {
         room_(room) {}
 
   Result<MemoryPlan> plan() const;
+  uint64_t least_bytes() const;
 
  private:
   std::vector<StepSize> step_sizes() const;
@@ -219,9 +229,7 @@ int64_t Planner::fitting_blocks(const MemoryPlan& plan) const {
 std::optional<MemoryPlan> Planner::try_size(const StepSize& size, int host_size,
                                             const Wish& wish) const {
   MemoryPlan plan = fixed(size, least_, host_size);
-  const uint64_t while_loading = plan.of(Owner::kWeightsPacked) + plan.loading +
-                                 plan.of(Owner::kRuntime) + plan.of(Owner::kTokenizer);
-  if (while_loading > room_) return std::nullopt;
+  if (while_loading(plan) > room_) return std::nullopt;
   int64_t fit = fitting_blocks(plan);
   if (fit < kv::blocks_for_tokens(least_)) return std::nullopt;
   // A longer context takes more of the host: shorten it until both fit.
@@ -257,6 +265,13 @@ int32_t Planner::pool_blocks(const MemoryPlan& plan, int64_t fit) const {
   // A context that the user asked for by name may take more than the share.
   const int64_t least = chosen_ ? full : kv::blocks_for_tokens(least_);
   return static_cast<int32_t>(std::min(std::max(least, std::min(usual, share)), most));
+}
+
+uint64_t Planner::least_bytes() const {
+  const MemoryPlan smallest = fixed(step_sizes().back(), least_, kHostSizes - 1);
+  const auto blocks = static_cast<uint64_t>(kv::blocks_for_tokens(least_));
+  return std::max(smallest.fixed() + blocks * (block_bytes_ + index_bytes_per_block(request_)),
+                  while_loading(smallest));
 }
 
 Error Planner::refuse() const {
@@ -311,6 +326,10 @@ uint64_t kv_bytes_per_token(const BackendCost& cost, kernels::KvType kv_type) {
   return (cost(config).kv - small) / (kBlocks * kv::kBlockTokens);
 }
 
+uint64_t least_bytes(const BackendCost& cost, int32_t max_position, const PlanRequest& request) {
+  return Planner(cost, max_position, request, {}, 0, 0).least_bytes();
+}
+
 engine::CpuBackendConfig backend_config(const MemoryPlan& plan, const PlanRequest& request) {
   return make_config(request, {plan.max_num_seqs, plan.max_batch_tokens}, plan.num_blocks,
                      plan.max_model_len);
@@ -330,7 +349,7 @@ Result<MemoryPlan> plan_memory(const BackendCost& cost, int32_t max_position,
   const uint64_t budget = request.budget_bytes > 0 ? request.budget_bytes : system.available;
   // The program's own pages should fit in the budget too. If they don't, the kernel takes them back
   // first when memory is short.
-  if (!request.on_device && budget > kProgramBytes) {
+  if (!request.on_device && !request.beside_another && budget > kProgramBytes) {
     auto plan = Planner(cost, max_position, request, system, budget, budget - kProgramBytes).plan();
     if (plan.ok()) return plan;
   }

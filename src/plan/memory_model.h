@@ -46,6 +46,8 @@ struct PlanRequest {
   // The device's own memory is planned, and all of it may be used; `runtime_bytes` is what its
   // driver takes.
   bool on_device = false;
+  // Beside another plan of this process, which has its connections, tokenizer, threads and runtime.
+  bool beside_another = false;
   // What the host side may hold at once.
   bool server = true;
   int64_t max_queued_requests = 256;
@@ -64,6 +66,9 @@ Result<MemoryPlan> plan_memory(const BackendCost& cost, int32_t max_position,
                                const PlanRequest& request, const SystemMemory& system);
 Result<MemoryPlan> plan_memory(const formats::Checkpoint& checkpoint, const PlanRequest& request,
                                const SystemMemory& system);
+
+// What the smallest plan that plan_memory() could make takes, at its peak while loading too.
+uint64_t least_bytes(const BackendCost& cost, int32_t max_position, const PlanRequest& request);
 
 // Bytes that one token position takes in the KV pool.
 uint64_t kv_bytes_per_token(const BackendCost& cost,

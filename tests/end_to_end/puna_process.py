@@ -28,12 +28,19 @@ def run_puna(*arguments, stdin=None, env=None, timeout=60):
 
 
 class Puna:
-    """A running `puna serve`. `with Puna("--max-num-seqs", 4) as server: server.url ...`"""
+    """A running `puna serve`. `with Puna("--max-num-seqs", 4) as server: server.url ...`
 
-    def __init__(self, *flags, model=None, names=(MODEL_NAME,), port=0, env=None):
-        command = [binary(), "serve", "--model", model or model_path(), "--port", port]
-        for name in names:
-            command += ["--served-model-name", name]
+    `config`: a file with a [[model]], which says what the model and its name are.
+    """
+
+    def __init__(self, *flags, model=None, names=(MODEL_NAME,), port=0, env=None, config=None):
+        command = [binary(), "serve", "--port", port]
+        if config is None:
+            command += ["--model", model or model_path()]
+            for name in names:
+                command += ["--served-model-name", name]
+        else:
+            command += ["--config", config]
         self.log = tempfile.NamedTemporaryFile("w+", prefix="puna-log-")
         self.started = time.monotonic()
         self.process = subprocess.Popen([str(part) for part in [*command, *flags]], text=True,

@@ -26,8 +26,8 @@ constexpr size_t kMaxArchitectureLines = 300;
 // Folders in pipeline order; a folder includes itself and smaller ranks only.
 const std::map<std::string, int, std::less<>> kRank = {
     {"base", 0}, {"formats", 1}, {"quant", 2}, {"kernels", 3}, {"model", 4},
-    {"kv", 5},   {"engine", 6},  {"route", 7}, {"api", 7},     {"check", 7},
-    {"plan", 7}, {"load", 7},    {"cli", 8}};
+    {"kv", 5},   {"engine", 6},  {"plan", 7},  {"route", 8},   {"check", 8},
+    {"api", 9},  {"load", 9},    {"cli", 10}};
 
 struct Exception {
   std::string_view file;
