@@ -159,6 +159,7 @@ Draft draft_json_extract(Draw& draw, int32_t difficulty) {
   }
   draw.shuffle(facts);  // the prose has another order than the keys
   std::vector<std::string> prose;
+  prose.reserve(facts.size());
   for (const Fact& fact : facts) prose.push_back(fact.sentence);
   const size_t others = draw.within(level.others);
   for (size_t i = 0; i < others; ++i) {

@@ -131,7 +131,7 @@ std::string find_python() {
   std::string_view rest = path == nullptr ? "/usr/local/bin:/usr/bin:/bin" : path;
   while (!rest.empty()) {
     const size_t end = std::min(rest.find(':'), rest.size());
-    const std::string candidate = fmt::format("{}/python3", rest.substr(0, end));
+    std::string candidate = fmt::format("{}/python3", rest.substr(0, end));
     rest.remove_prefix(std::min(end + 1, rest.size()));
     if (candidate[0] != '/' || access(candidate.c_str(), X_OK) != 0) continue;
     std::array<char, 4> magic = {};
@@ -143,8 +143,8 @@ std::string find_python() {
 }
 
 const std::string& python() {
-  static const std::string found = find_python();
-  return found;
+  static const std::string kFound = find_python();
+  return kFound;
 }
 
 int program_file(std::string_view program) {
@@ -296,8 +296,8 @@ std::string try_sandbox() {
 }  // namespace
 
 Result<> sandbox_works() {
-  static const std::string fault = try_sandbox();
-  if (!fault.empty()) return Error(ErrorCode::kUnsupported, fault);
+  static const std::string kFault = try_sandbox();
+  if (!kFault.empty()) return Error(ErrorCode::kUnsupported, kFault);
   return Ok{};
 }
 
