@@ -296,7 +296,8 @@ HttpResponse Service::models() const {
     body += one_model(name).body;
   }
   for (size_t i = 0; i < model_.variants.size(); ++i) {
-    body += "," + variant_json(i);
+    body += ',';
+    body += variant_json(i);
   }
   return json_response(body + "]}");
 }
