@@ -138,7 +138,8 @@ def servers(options):
     slots = options.streams + 1
     puna = [options.puna, "serve", "--model", options.model, "--served-model-name", "bench", "--no-prefix-cache",
             "--max-num-seqs", slots, "--threads", options.threads, "--tpot-target", options.tpot_target,
-            "--max-model-len", options.prompt_tokens + options.stream_tokens + 64]
+            "--max-model-len", options.prompt_tokens + options.stream_tokens + 64,
+            "--memory-budget", options.memory_budget]  # or a long prompt waits for blocks until streams end
     yield Server("Puna", puna)
     yield Server("Puna, --no-chunk-sizing", [*puna, "--no-chunk-sizing"])
     if options.llama_server:
@@ -158,6 +159,7 @@ def main():
     parser.add_argument("--prompts", type=int, default=5, help="long ones, one after the other")
     parser.add_argument("--prompt-tokens", type=int, default=4000)
     parser.add_argument("--tpot-target", type=float, default=50, help="ms, for Puna")
+    parser.add_argument("--memory-budget", default="50%", help="for Puna: room for a long prompt beside the streams")
     parser.add_argument("--quiet", type=float, default=3, help="seconds before the first long prompt")
     parser.add_argument("--pause", type=float, default=1, help="seconds between them")
     parser.add_argument("--rounds", type=int, default=1)
