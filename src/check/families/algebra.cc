@@ -41,7 +41,8 @@ Problem one_unknown(Draw& draw, std::string_view x, size_t size) {
   const Size& level = kSizes[size];
   const int64_t solution = draw.between(1, level.solution);
   const int64_t a = draw.between(2, level.coefficient);
-  const int64_t b = draw.between(1, level.solution) * (draw.one_in(2) ? 1 : -1);
+  const int64_t size_of_b = draw.between(1, level.solution);
+  const int64_t b = draw.one_in(2) ? size_of_b : -size_of_b;
   Problem problem;
   problem.answer = solution;
   if (size == 0) {

@@ -49,8 +49,9 @@ class Story {
   }
 
   void add_distractor() {
-    text_ += fmt::format(" {} has {} {}.", friend_, draw_.between(2, limit_),
-                         draw_.one_in(2) ? thing_ : draw_.pick(kThings));
+    const std::string_view thing = draw_.one_in(2) ? thing_ : draw_.pick(kThings);
+    const int64_t count = draw_.between(2, limit_);
+    text_ += fmt::format(" {} has {} {}.", friend_, count, thing);
   }
 
   Draft finish() {

@@ -116,9 +116,9 @@ Score score_asserts(const json::object& reference, std::string_view program) {
 }  // namespace
 
 Draft draft_code(Draw& draw, int32_t difficulty) {
-  const std::string function =
-      fmt::format("{}_{}_{}", draw.unique_pick(kAdjectives), draw.unique_pick(kNouns),
-                  draw.unique(256) + 256 * draw.below(4));
+  const size_t number = draw.unique(256) + 256 * draw.below(4);
+  const std::string_view noun = draw.unique_pick(kNouns);
+  const std::string function = fmt::format("{}_{}_{}", draw.unique_pick(kAdjectives), noun, number);
   const CodePlan plan = draw_code_plan(draw, draw.within(kSteps[static_cast<size_t>(difficulty)]));
 
   Draft draft;

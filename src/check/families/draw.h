@@ -2,6 +2,9 @@
 // The random choices of one item: counter-based, so that they depend on nothing but the request,
 // and without <random>'s distributions, which differ among libraries.
 //
+// Draw once in an expression: the order of two draws among a call's arguments is the compiler's
+// choice, and items would be too (FamilyGoldenTest runs under GCC and clang).
+//
 // unique() spells the item's own place among 2^20: prompts that show what a generator chose by it
 // differ for all indices below 2^20. A generator asks for 2^20 combinations in all; make_item
 // checks that nothing is left over.

@@ -34,10 +34,17 @@ std::string joined(const std::vector<std::string>& lines) {
 // Prose, or settings with names and numbers, which test copying harder.
 std::string draw_line(Draw& draw, std::string_view adjective, std::string_view noun) {
   if (draw.one_in(2)) {
-    return fmt::format("the {} {} {} the {} {}", adjective, noun, draw.pick(kVerbs),
-                       draw.pick(kAdjectives), draw.pick(kNouns));
+    const std::string_view object = draw.pick(kNouns);
+    const std::string_view how = draw.pick(kAdjectives);
+    return fmt::format("the {} {} {} the {} {}", adjective, noun, draw.pick(kVerbs), how, object);
   }
-  return fmt::format("{}_{} = {} {}", adjective, noun, draw.between(10, 9999), draw.pick(kColors));
+  const std::string_view color = draw.pick(kColors);
+  return fmt::format("{}_{} = {} {}", adjective, noun, draw.between(10, 9999), color);
+}
+
+std::string draw_line(Draw& draw) {
+  const std::string_view noun = draw.pick(kNouns);
+  return draw_line(draw, draw.pick(kAdjectives), noun);
 }
 
 std::string in_capitals(std::string line) {
@@ -77,7 +84,7 @@ std::string make_change(Draw& draw, Change change, std::vector<std::string>& lin
       return fmt::format("Swap line {} and line {}.", line + 1, other + 1);
     }
     case Change::kInsert: {
-      const std::string added = draw_line(draw, draw.pick(kAdjectives), draw.pick(kNouns));
+      const std::string added = draw_line(draw);
       lines.insert(lines.begin() + static_cast<ptrdiff_t>(line) + 1, added);
       return fmt::format("Insert after line {} the line \"{}\".", line + 1, added);
     }
@@ -86,7 +93,7 @@ std::string make_change(Draw& draw, Change change, std::vector<std::string>& lin
       return fmt::format("Write line {} in capital letters.", line + 1);
     case Change::kPatch: {
       const std::string before = lines[line];
-      lines[line] = draw_line(draw, draw.pick(kAdjectives), draw.pick(kNouns));
+      lines[line] = draw_line(draw);
       return fmt::format("Apply this patch:\n@@ -{0} +{0} @@\n-{1}\n+{2}", line + 1, before,
                          lines[line]);
     }

@@ -61,8 +61,8 @@ Fact plan(Draw& draw, std::string_view who) {
 }
 
 Fact phone(Draw& draw, std::string_view who) {
-  const std::string digits =
-      fmt::format("{:03}-{:04}", draw.between(100, 999), draw.between(0, 9999));
+  const int64_t last = draw.between(0, 9999);
+  const std::string digits = fmt::format("{:03}-{:04}", draw.between(100, 999), last);
   return {"phone", "string", text(digits), fmt::format("{} has the number {}.", who, digits)};
 }
 

@@ -28,14 +28,17 @@ Draft draft_open_chat(Draw& draw, int32_t difficulty) {
   const size_t ask = draw.below(kAsks.size());
   const int32_t sentences = 2 + 2 * difficulty;
   draft.cluster = static_cast<int32_t>(ask);
-  draft.prompt = fmt::format(
-      "I am a {} in {}. {} Use about {} sentences.", draw.pick(kJobs), draw.pick(kCities),
-      fmt::format(fmt::runtime(kAsks[ask]), who, adjective, noun, other), sentences);
+  const std::string_view city = draw.pick(kCities);
+  draft.prompt =
+      fmt::format("I am a {} in {}. {} Use about {} sentences.", draw.pick(kJobs), city,
+                  fmt::format(fmt::runtime(kAsks[ask]), who, adjective, noun, other), sentences);
   draft.oracle = fmt::format("The {} {} {} the {}.", adjective, noun, draw.pick(kVerbs), other);
   for (int32_t i = 1; i < sentences; ++i) {
-    draft.oracle += fmt::format(" Then the {} {} {} the {}.", draw.pick(kAdjectives),
-                                draw.one_in(2) ? noun : draw.pick(kNouns), draw.pick(kVerbs),
-                                draw.one_in(2) ? other : draw.pick(kNouns));
+    const std::string_view object = draw.one_in(2) ? other : draw.pick(kNouns);
+    const std::string_view verb = draw.pick(kVerbs);
+    const std::string_view subject = draw.one_in(2) ? noun : draw.pick(kNouns);
+    draft.oracle +=
+        fmt::format(" Then the {} {} {} the {}.", draw.pick(kAdjectives), subject, verb, object);
   }
   return draft;
 }

@@ -47,7 +47,8 @@ Call alarm(Draw& draw) {
 }
 Call message(Draw& draw) {
   const std::string_view to = draw.pick(kNames);
-  const std::string said = fmt::format("the {} is {}", draw.pick(kNouns), draw.pick(kAdjectives));
+  const std::string_view how = draw.pick(kAdjectives);
+  const std::string said = fmt::format("the {} is {}", draw.pick(kNouns), how);
   return {fmt::format("Tell {} that {}.", to, said), {{"to", text(to)}, {"text", text(said)}}};
 }
 Call money(Draw& draw) {
@@ -88,8 +89,8 @@ Call shopping(Draw& draw) {
 }
 Call task(Draw& draw) {
   const bool is_urgent = draw.one_in(2);
-  const std::string title =
-      fmt::format("clean the {} {}", draw.pick(kAdjectives), draw.pick(kNouns));
+  const std::string_view what = draw.pick(kNouns);
+  const std::string title = fmt::format("clean the {} {}", draw.pick(kAdjectives), what);
   return {fmt::format("I must not forget to {}.{}", title, is_urgent ? " It is urgent." : ""),
           {{"title", text(title)}, {"urgent", is_urgent}}};
 }
