@@ -51,9 +51,19 @@ TEST(FairQueue, AFewRequestsAreServedDuringAFlood) {
   EXPECT_GE(shares[1], 0.04);
 }
 
-TEST(FairQueue, OneTenantMayFillTheQueueAlone) {
-  const auto shares = median_shares({.factor = 10});
-  EXPECT_DOUBLE_EQ(shares[0], 1);
+int64_t most_waiting(const Overload& load) {
+  OverloadRun run(load, 1);
+  run.run(20);
+  return run.most_waiting();
+}
+
+TEST(FairQueue, OneTenantFillsTheQueueAndOneOfTwoLeavesAQuarter) {
+  EXPECT_EQ(most_waiting({.max_queued_requests = 16, .factor = 10}), 16);
+  EXPECT_EQ(most_waiting({.max_queued_requests = 16,
+                          .factor = 10,
+                          .tenants = {{.name = "alone"}, {.name = "idle"}},
+                          .sends = {1, 0}}),
+            12);
 }
 
 }  // namespace

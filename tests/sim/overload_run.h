@@ -117,6 +117,8 @@ class OverloadRun {
       follow();
     }
   }
+  // Requests that waited at once.
+  int64_t most_waiting() const { return most_waiting_; }
   // Median of |Retry-After - wait| / wait.
   double median_error() { return median(errors_); }
   // Of the tokens served, prompt and answer.
@@ -192,6 +194,8 @@ class OverloadRun {
     Request request = make_request();
     const auto quote = engine_->quote(request);
     const auto submission = engine_->submit({request}, nullptr);
+    const double waiting = engine_->stats().requests_waiting.value();
+    most_waiting_ = std::max(most_waiting_, static_cast<int64_t>(waiting));
     if (submission->refusal == nullptr && counting_) {
       quoted_.push_back({submission->channels[0], quote->ttft_p50_s});
     }
@@ -224,6 +228,7 @@ class OverloadRun {
   std::vector<Refused> refused_;
   std::vector<std::pair<engine::ChannelPtr, double>> quoted_;  // and the time to the first token
   std::vector<double> errors_;
+  int64_t most_waiting_ = 0;
   std::vector<double> before_;  // tokens by tenant when counting began
 };
 

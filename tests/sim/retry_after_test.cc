@@ -48,6 +48,12 @@ TEST_P(RetryAfter, IsRightWithinThirtyPercentForLongAnswers) {
   EXPECT_LE(errors.quote, 0.30);
 }
 
+TEST_P(RetryAfter, IsRightWithinThirtyPercentAmongClasses) {
+  const Errors errors = median_over_seeds({.classes = true}, GetParam());
+  EXPECT_LE(errors.retry_after, 0.30);
+  EXPECT_LE(errors.quote, 0.30);
+}
+
 // Which tenant's client comes first when there is room can't be known, nor can a quote know how
 // many of a heavier tenant's requests will come before its own turn.
 TEST_P(RetryAfter, IsRightWithinHalfAmongClassesAndTenants) {
