@@ -3,8 +3,8 @@
 
   python bench/quantize/compare.py BASE.gguf TEXT [--types Q4_K_M,...] [--imatrix FILE] [--chunks 12]
 
-BASE is a model in F16 or BF16. PUNA_BINARY, QUALITY_BENCH (build target quality_bench) and LLAMA_QUANTIZE name the
-programs; --work a folder for the files. Error is sum(w * (x - y)^2) / sum(w * x^2) over all matrices, with w = 1 or,
+BASE is a model in F16 or BF16. PUNA_BINARY and LLAMA_QUANTIZE name the programs; --work a folder for the files. Perplexity
+and divergence are by `puna divergence` with activations and KV in f32, so that the weights alone differ. Error is sum(w * (x - y)^2) / sum(w * x^2) over all matrices, with w = 1 or,
 with --imatrix, the importance of the column. Needs gguf and numpy. Prints a Markdown table.
 """
 
@@ -70,6 +70,12 @@ def quantise(kind, options, out):
     return {"puna": timed(puna), "llama": timed(llama)}
 
 
+def divergence(options, path):
+    command = [os.environ["PUNA_BINARY"], "divergence", "--base", options.base, "--variant", path, "--text", options.text,
+               "--chunks", options.chunks, "--activations", "float", "--kv-dtype", "f32", "--base-kv-dtype", "f32", "--json"]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base")
@@ -99,13 +105,9 @@ def main():
                  for who in out}
         rows.append((kind, total, worst, worst_name, same_types, seconds))
         files += [out["puna"], out["llama"]]
-    quality = {}
-    command = [os.environ["QUALITY_BENCH"], options.base, options.text, options.chunks, *files]
-    for line in subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines():
-        entry = json.loads(line)
-        quality[entry["path"]] = entry
-    print(f"base: perplexity {quality[options.base]['perplexity']:.3f}, "
-          f"{quality[options.base]['positions']} positions")
+    quality = {path: divergence(options, path) for path in files}
+    first = quality[files[0]]
+    print(f"base: perplexity {first['base_perplexity']:.3f}, {first['tokens']} positions")
     print("| type | error puna | error llama.cpp | ratio | worst tensor | perplexity puna | llama.cpp | ratio "
           "| divergence puna | llama.cpp | same top puna | llama.cpp | s puna | s llama.cpp |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
@@ -114,8 +116,9 @@ def main():
         ratio = total["puna"] / total["llama"] if total["llama"] else 1.0
         note = "" if same_types else " (types differ)"
         print(f"| {kind}{note} | {total['puna']:.3e} | {total['llama']:.3e} | {ratio:.3f} | {worst:.3f} {worst_name} "
-              f"| {p['perplexity']:.3f} | {q['perplexity']:.3f} | {p['perplexity'] / q['perplexity']:.4f} "
-              f"| {p['divergence']:.4f} | {q['divergence']:.4f} | {100 * p['same_top']:.1f} % "
+              f"| {p['variant_perplexity']:.3f} | {q['variant_perplexity']:.3f} "
+              f"| {p['variant_perplexity'] / q['variant_perplexity']:.4f} "
+              f"| {p['mean_kld']:.4f} | {q['mean_kld']:.4f} | {100 * p['same_top']:.1f} % "
               f"| {100 * q['same_top']:.1f} % | {seconds['puna']:.1f} | {seconds['llama']:.1f} |")
 
 

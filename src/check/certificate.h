@@ -29,7 +29,7 @@ std::string_view name(Verdict verdict);  // "pass", "refuse", "inconclusive"
 
 // Shares are 0…1.
 struct FamilyCertificate {
-  std::string name = {};  // of check::Family, or of a user's items: "gsm8k:FILE"
+  std::string name = {};  // of check::Family, or of a user's items: "gsm8k"
   int32_t version = 0;    // of the family's generator and scorer
   int64_t n = 0;          // pairs
   double accuracy_base = 0;

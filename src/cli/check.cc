@@ -32,30 +32,6 @@ namespace fs = std::filesystem;
 // Enough predicted tokens of a family for a mean divergence; items beyond them aren't read.
 constexpr size_t kScreenTokens = 1500;
 
-std::string_view kv_name(kernels::KvType type) {
-  switch (type) {
-    case kernels::KvType::kF32:
-      return "f32";
-    case kernels::KvType::kBF16:
-      return "bf16";
-    case kernels::KvType::kInt8:
-      return "int8";
-  }
-  return "";
-}
-
-std::string_view activations_name(kernels::ActivationMode mode) {
-  switch (mode) {
-    case kernels::ActivationMode::kFloat:
-      return "float";
-    case kernels::ActivationMode::kInt8:
-      return "int8";
-    case kernels::ActivationMode::kInt8Wide:
-      return "int8-wide";
-  }
-  return "";
-}
-
 check::CheckConfig check_config(const CheckFlags& flags) {
   check::CheckConfig config;
   config.gate.delta = flags.delta / 100;
@@ -297,9 +273,9 @@ Result<check::Certificate> Check::certificate(const check::CheckResult& result) 
   head.build = kVersion;
   head.device = gpu ? "cuda" : "cpu";
   if (!gpu) head.isa = model.isa.empty() ? kernels::available_isas().back() : model.isa;
-  head.kv_dtype = gpu ? "bf16" : kv_name(flags_.pair.of_variant().kv_type());
-  head.base_kv_dtype = gpu ? "bf16" : kv_name(flags_.pair.of_base().kv_type());
-  head.activations = gpu ? "bf16" : activations_name(model.activations);
+  head.kv_dtype = gpu ? "bf16" : plan::kv_type_name(flags_.pair.of_variant().kv_type());
+  head.base_kv_dtype = gpu ? "bf16" : plan::kv_type_name(flags_.pair.of_base().kv_type());
+  head.activations = gpu ? "bf16" : kernels::name(model.activations);
   head.template_name = pair_->chat_template->name();
   head.seed = flags_.seed;
   head.difficulty = flags_.difficulty;

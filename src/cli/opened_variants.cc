@@ -30,18 +30,6 @@ Error at(const VariantConfig& variant, const Error& error) {
   return at(variant, message.starts_with(kFlag) ? message.substr(kFlag.size()) : message);
 }
 
-std::string_view activations_name(kernels::ActivationMode mode) {
-  switch (mode) {
-    case kernels::ActivationMode::kFloat:
-      return "float";
-    case kernels::ActivationMode::kInt8:
-      return "int8";
-    case kernels::ActivationMode::kInt8Wide:
-      return "int8-wide";
-  }
-  return "";
-}
-
 // A request is tokenised once, by the base's tokenizer, whichever variant answers it: the ids must
 // mean the same, and the chat be laid out as the variant knows it.
 Result<> check_same_text(const OpenedVariants& opened, const model::Tokenizer& other,
@@ -119,7 +107,7 @@ Result<> check_matches(const check::Certificate& certificate, const OpenedVarian
       {"the KV type", certificate.kv_dtype, plan::kv_type_name(flags.kv_type())},
       {"a base with the KV type", certificate.base_kv_dtype,
        plan::kv_type_name(base_flags.kv_type())},
-      {"activations in", certificate.activations, activations_name(flags.activations)},
+      {"activations in", certificate.activations, kernels::name(flags.activations)},
       {"the chat template", certificate.template_name, opened.chat_template->name()},
       {"the device", certificate.device, "cpu"},
   };

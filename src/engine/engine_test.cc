@@ -396,6 +396,29 @@ TEST_F(EngineTest, CalibrationLearnsStepTimesWithinItsBudget) {
   EXPECT_LT(engine.stats().step_time_error.sum() / steps, 0.02);
 }
 
+TEST_F(EngineTest, NothingIsQuotedBeforeStepTimesAreKnown) {
+  Engine engine(config, backend, tokenizer, clock);
+  const ChannelPtr channel = submit(engine, request(100, 3));
+  run(engine);
+  EXPECT_EQ(channel->facts().quoted_ttft_p95_ns, 0);
+  EXPECT_EQ(engine.stats().ttft_over_quote.sum(), 0.0);
+}
+
+TEST_F(EngineTest, WhatWasQuotedStandsInTheFactsAndInAMetric) {
+  Engine engine(config, backend, tokenizer, clock);
+  engine.calibrate(300 * kNsPerMs);
+  const Quote quote = *engine.quote(request(90, 3));
+  const ChannelPtr channel = submit(engine, request(90, 3));
+  run(engine);
+  const RequestFacts& facts = channel->facts();
+  ASSERT_GT(quote.ttft_p95_s, quote.ttft_p50_s);
+  EXPECT_NEAR(static_cast<double>(facts.quoted_ttft_p50_ns), quote.ttft_p50_s * 1e9, 1);
+  EXPECT_NEAR(static_cast<double>(facts.quoted_ttft_p95_ns), quote.ttft_p95_s * 1e9, 1);
+  const double ratio = static_cast<double>(facts.first_token_ns - facts.submitted_ns) /
+                       static_cast<double>(facts.quoted_ttft_p95_ns);
+  EXPECT_NEAR(engine.stats().ttft_over_quote.sum(), ratio, 1e-6);
+}
+
 TEST_F(EngineTest, CalibrationOfASlowMachineIsBoundedToo) {
   NullBackendConfig slow = backend_config();
   slow.step_ns = 150 * kNsPerMs;

@@ -12,8 +12,6 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -25,6 +23,7 @@
 #include "quant/dequant.h"
 #include "quant/encode_kernels.h"
 #include "quant/fp8.h"
+#include "quant/run_on_threads.h"
 
 namespace puna::quant {
 namespace {
@@ -323,14 +322,7 @@ Result<Layer> FolderQuantizer::quantize(const Job& job) const {
       if (!quantize_row(job, row, values, layer, squares[index], errors[index])) bad_row = row;
     }
   };
-  std::vector<std::thread> helpers;
-  try {
-    for (int32_t i = 1; i < options_.threads; ++i) helpers.emplace_back(work);
-  } catch (const std::system_error&) {
-    // The system gives no more threads: those that there are do the work.
-  }
-  work();
-  for (std::thread& helper : helpers) helper.join();
+  run_on_threads(options_.threads, work);
   if (bad_row >= 0) {
     return Error(ErrorCode::kCorrupt, "{}: row {} of tensor {} holds a weight that is not finite",
                  checkpoint_.path(), bad_row.load(), formats::in_quotes(view.name));

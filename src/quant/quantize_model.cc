@@ -5,8 +5,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "base/check.h"
@@ -14,6 +12,7 @@
 #include "formats/weight_names.h"
 #include "quant/dequant.h"
 #include "quant/encode.h"
+#include "quant/run_on_threads.h"
 
 namespace puna::quant {
 namespace {
@@ -218,16 +217,7 @@ SlabResult Quantizer::encode_slab(const Job& job, int64_t first_row, int64_t num
           encode_rows(job, first_row, begin, std::min(begin + task_rows, num_rows), out);
     }
   };
-  std::vector<std::thread> helpers;
-  try {
-    for (int64_t i = 1; i < std::min<int64_t>(options_.threads, tasks); ++i) {
-      helpers.emplace_back(work);
-    }
-  } catch (const std::system_error&) {
-    // The system gives no more threads: those that there are do the work.
-  }
-  work();
-  for (std::thread& helper : helpers) helper.join();
+  run_on_threads(std::min<int64_t>(options_.threads, tasks), work);
   SlabResult sum;  // in the order of the rows, so that it does not depend on the threads
   for (const SlabResult& result : results) {
     sum.squares += result.squares;

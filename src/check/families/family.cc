@@ -22,22 +22,22 @@ Score score_open_chat(const boost::json::object& /*reference*/, std::string_view
 }
 
 struct Kind {
-  std::string_view name;
   int version;
   Draft (*draft)(Draw& draw, int32_t difficulty);
   Scorer score;
 };
 
+// In the order of Family.
 constexpr std::array<Kind, kNumFamilies> kKinds = {{
-    {"arithmetic", 1, draft_arithmetic, score_number},
-    {"algebra", 1, draft_algebra, score_number},
-    {"json_extract", 1, draft_json_extract, score_json},
-    {"tool_call", 1, draft_tool_call, score_json},
-    {"code", 1, draft_code, score_code},
-    {"retrieval", 1, draft_retrieval, score_retrieval},
-    {"format", 1, draft_format, score_format},
-    {"edit", 1, draft_edit, score_edit},
-    {"open_chat", 1, draft_open_chat, score_open_chat},
+    {1, draft_arithmetic, score_number},
+    {1, draft_algebra, score_number},
+    {1, draft_json_extract, score_json},
+    {1, draft_tool_call, score_json},
+    {1, draft_code, score_code},
+    {1, draft_retrieval, score_retrieval},
+    {1, draft_format, score_format},
+    {1, draft_edit, score_edit},
+    {1, draft_open_chat, score_open_chat},
 }};
 
 const Kind& kind_of(Family family) { return kKinds[static_cast<size_t>(family)]; }
@@ -54,15 +54,6 @@ bool is_for_training(std::string_view prompt) {
 }
 
 }  // namespace
-
-std::string_view name(Family family) { return kind_of(family).name; }
-
-std::optional<Family> family_named(std::string_view name) {
-  for (size_t i = 0; i < kKinds.size(); ++i) {
-    if (kKinds[i].name == name) return static_cast<Family>(i);
-  }
-  return std::nullopt;
-}
 
 int version(Family family) { return kind_of(family).version; }
 

@@ -17,28 +17,19 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/task_family.h"
 
 namespace puna::check {
 
-enum class Family : uint8_t {
-  kArithmetic,   // word problems of several steps: the number counts
-  kAlgebra,      // equations, systems, remainders, units: the number counts
-  kJsonExtract,  // facts from prose as JSON: exact keys and values
-  kToolCall,     // choose one of several functions and fill it in, or abstain
-  kCode,         // a Python function from its description, run on hidden arguments in a sandbox
-  kRetrieval,    // one record out of a long list
-  kFormat,       // constraints on the answer's form
-  kEdit,         // a text with one stated change: every byte counts
-  kOpenChat,     // no right answer: for divergence only
-};
-inline constexpr int kNumFamilies = 9;
+using Family = TaskFamily;
+inline constexpr int kNumFamilies = static_cast<int>(kNumTaskFamilies);
 inline constexpr int kMaxDifficulty = 4;
 inline constexpr uint64_t kTrainingSeedBit = uint64_t{1} << 63U;
 
-// "arithmetic", "algebra", "json_extract", "tool_call", "code", "retrieval", "format", "edit",
-// "open_chat".
-std::string_view name(Family family);
-std::optional<Family> family_named(std::string_view name);
+constexpr std::string_view name(Family family) { return task_family_name(family); }
+constexpr std::optional<Family> family_named(std::string_view name) {
+  return task_family_named(name);
+}
 // Rises when the same request gives another item or the same answer another score.
 int version(Family family);
 

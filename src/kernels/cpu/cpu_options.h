@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace puna::kernels {
 
@@ -12,6 +13,12 @@ class ThreadPool;
 // decoded, too; the reference), or int8 with a scale per 32 columns, or per 128 where a weight's
 // shape allows it.
 enum class ActivationMode : uint8_t { kFloat, kInt8, kInt8Wide };
+
+// As flags and certificates spell it.
+constexpr std::string_view name(ActivationMode mode) {
+  if (mode == ActivationMode::kFloat) return "float";
+  return mode == ActivationMode::kInt8 ? "int8" : "int8-wide";
+}
 
 struct CpuOptions {
   ActivationMode activations = ActivationMode::kInt8;
