@@ -200,5 +200,42 @@ TEST(EngineStepTurn, IsExclusiveAndEndsForAll) {
   for (const int count : turns) EXPECT_EQ(count, kTurns);
 }
 
+// Fails when another's step has begun and not ended.
+class AloneBackend final : public Backend {
+ public:
+  explicit AloneBackend(std::atomic<int>& inside) : inside_(inside) {}
+  std::string_view name() const override { return "alone"; }
+  const BackendLimits& limits() const override { return limits_; }
+  void start(const Batch& /*batch*/) override {
+    EXPECT_EQ(inside_.fetch_add(1), 0);
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  std::span<const SampledToken> collect() override {
+    inside_.fetch_sub(1);
+    return {};
+  }
+
+ private:
+  std::atomic<int>& inside_;
+  const BackendLimits limits_;
+};
+
+TEST(EngineStepTurn, AStepEndsBeforeAnothersBegins) {
+  StepTurn turn;
+  std::atomic<int> inside{0};
+  std::vector<std::thread> engines;
+  for (int engine = 0; engine < 3; ++engine) {
+    engines.emplace_back([&] {
+      TurnBackend backend(std::make_unique<AloneBackend>(inside), turn);
+      const Batch batch;
+      for (int step = 0; step < 100; ++step) {
+        backend.start(batch);
+        backend.collect();
+      }
+    });
+  }
+  for (std::thread& thread : engines) thread.join();
+}
+
 }  // namespace
 }  // namespace puna::engine
