@@ -122,7 +122,8 @@ void add_quantize_flags(CLI::App& app, QuantizeFlags& flags) {
   CLI::Option* imatrix = app.add_option("--imatrix", flags.imatrix);
   CLI::Option* text = app.add_option("--calibration", flags.calibration)->excludes(imatrix);
   CLI::Option* out = app.add_option("--imatrix-out", flags.imatrix_out)->needs(text);
-  app.add_flag("--gptq", flags.gptq)->needs(text)->excludes(out);
+  CLI::Option* gptq = app.add_flag("--gptq", flags.gptq)->needs(text)->excludes(out);
+  app.add_flag("--awq", flags.awq)->needs(text)->excludes(out)->excludes(gptq);
   add_number<int32_t>(app, "--threads", flags.threads, 0, 1024);
   app.add_flag("--json", flags.json);
 }

@@ -104,6 +104,7 @@ struct QuantizeFlags {
   std::string calibration;  // a text file, or "default"
   std::string imatrix_out;
   bool gptq = false;    // W4A16 by GPTQ
+  bool awq = false;     // W4A16 by AWQ
   int32_t threads = 0;  // 0: one per core
   bool json = false;
 };

@@ -99,6 +99,7 @@ OUT appears when it is complete; on an error or Ctrl-C nothing is left.
                        through the chat template; `default` is a small mixture that comes with puna
   --imatrix-out FILE   keep what --calibration measured
   --gptq               W4A16 by GPTQ with --calibration: best, and slow for large models
+  --awq                W4A16 by AWQ with --calibration
   --threads N          one per core
   --json               what became of each tensor, and what it lost
 )";

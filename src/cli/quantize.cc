@@ -17,7 +17,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "model/calibration.h"
 #include "model/gguf_metadata.h"
-#include "model/gptq_calibration.h"
+#include "model/input_products.h"
 #include "plan/byte_size.h"
 #include "quant/quantize_folder.h"
 #include "quant/quantize_model.h"
@@ -110,7 +110,7 @@ Result<std::optional<quant::ImportanceMatrix>> Run::importance(const Checkpoint&
   std::optional<quant::ImportanceMatrix> matrix;
   if (!flags_.imatrix.empty()) {
     ASSIGN_OR_RETURN(matrix, quant::read_importance(flags_.imatrix));
-  } else if (!flags_.calibration.empty() && !flags_.gptq) {
+  } else if (!flags_.calibration.empty() && !flags_.gptq && !flags_.awq) {
     ASSIGN_OR_RETURN(matrix, calibrate(checkpoint));
   }
   if (matrix && !flags_.imatrix_out.empty()) {
@@ -122,8 +122,9 @@ Result<std::optional<quant::ImportanceMatrix>> Run::importance(const Checkpoint&
 Result<> Run::quantize() {
   const auto scheme = quant::find_folder_scheme(flags_.type);
   if (!scheme) RETURN_IF_ERROR(quant::find_mix(flags_.type));
-  if (flags_.gptq && scheme != quant::FolderScheme::kW4A16) {
-    return Error(ErrorCode::kInvalidArgument, "--gptq goes with --type W4A16");
+  if ((flags_.gptq || flags_.awq) && scheme != quant::FolderScheme::kW4A16) {
+    return Error(ErrorCode::kInvalidArgument, "{} goes with --type W4A16",
+                 flags_.gptq ? "--gptq" : "--awq");
   }
   std::error_code ignored;
   if (std::filesystem::equivalent(flags_.input, flags_.output, ignored)) {
@@ -157,10 +158,16 @@ Result<> Run::quantize() {
 
 Result<quant::QuantizeReport> Run::to_folder(const Checkpoint& checkpoint,
                                              quant::FolderOptions options) {
-  if (!flags_.gptq) return quant::quantize_folder(checkpoint, flags_.output, options);
+  if (!flags_.gptq && !flags_.awq) {
+    return quant::quantize_folder(checkpoint, flags_.output, options);
+  }
   ASSIGN_OR_RETURN(model::CalibrationText text, calibration_text(checkpoint));
-  model::GptqCalibration calibration(checkpoint, std::move(text), calibration_options());
-  options.factor_of = [&](formats::WeightId id) { return calibration.factor(id); };
+  model::InputProducts inputs(checkpoint, std::move(text), calibration_options());
+  if (flags_.gptq) {
+    options.factor_of = [&](formats::WeightId id) { return inputs.factor(id); };
+  } else {
+    options.products_of = [&](formats::WeightId id) { return inputs.products(id); };
+  }
   return quant::quantize_folder(checkpoint, flags_.output, options);
 }
 

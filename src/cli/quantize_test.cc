@@ -59,6 +59,10 @@ TEST_F(QuantizeCommand, ReadsItsFlags) {
   EXPECT_FALSE(parse({"in", "--type", "Q4_0"}).ok());
   EXPECT_FALSE(parse({"in", "out", "--type", "Q4_0", "--imatrix", "a", "--calibration", "b"}).ok());
   EXPECT_FALSE(parse({"in", "out", "--type", "Q4_0", "--imatrix-out", "a"}).ok());
+  EXPECT_FALSE(parse({"in", "out", "--type", "W4A16", "--awq"}).ok());
+  EXPECT_FALSE(
+      parse({"in", "out", "--type", "W4A16", "--calibration", "t", "--awq", "--gptq"}).ok());
+  EXPECT_TRUE(parse({"in", "out", "--type", "W4A16", "--calibration", "t", "--awq"}).ok());
 }
 
 TEST_F(QuantizeCommand, MakesAModelThatLoads) {
@@ -88,23 +92,30 @@ TEST_F(QuantizeCommand, CalibratesAndKeepsTheMatrix) {
   EXPECT_NE(matrix->find("blk.0.attn_q.weight"), nullptr);
 }
 
-TEST_F(QuantizeCommand, MakesAFolderByGptq) {
+TEST_F(QuantizeCommand, MakesAFolderByGptqOrAwq) {
   flags_.type = "W4A16";
   flags_.calibration = "default";
-  flags_.gptq = true;
-  flags_.output = folder_ + "/out";
-  const auto done = quantize(flags_);
-  ASSERT_TRUE(done.ok()) << done.error().message();
-  const auto made = formats::Checkpoint::open(flags_.output);
-  ASSERT_TRUE(made.ok()) << made.error().message();
-  EXPECT_EQ(made->tensor({formats::WeightRole::kAttnQ, 0}).type, formats::TensorType::kQ8_0);
+  for (const char* method : {"gptq", "awq"}) {
+    SCOPED_TRACE(method);
+    flags_.gptq = std::string_view(method) == "gptq";
+    flags_.awq = !flags_.gptq;
+    flags_.output = folder_ + "/" + method;
+    const auto done = quantize(flags_);
+    ASSERT_TRUE(done.ok()) << done.error().message();
+    const auto made = formats::Checkpoint::open(flags_.output);
+    ASSERT_TRUE(made.ok()) << made.error().message();
+    EXPECT_EQ(made->tensor({formats::WeightRole::kAttnQ, 0}).type, formats::TensorType::kQ8_0);
+  }
 }
 
 TEST_F(QuantizeCommand, SaysWhatIsWrong) {
   flags_.gptq = true;
   flags_.calibration = "default";
-  EXPECT_THAT(error(), HasSubstr("W4A16"));
+  EXPECT_THAT(error(), HasSubstr("--gptq goes with --type W4A16"));
   flags_.gptq = false;
+  flags_.awq = true;
+  EXPECT_THAT(error(), HasSubstr("--awq goes with --type W4A16"));
+  flags_.awq = false;
   flags_.calibration.clear();
   flags_.type = "Q9_K";
   EXPECT_THAT(error(), HasSubstr("Q4_K_M"));

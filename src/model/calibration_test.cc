@@ -10,7 +10,7 @@
 #include <fstream>
 #include <string>
 
-#include "model/gptq_calibration.h"
+#include "model/input_products.h"
 #include "quant/dequant.h"
 
 namespace puna::model {
@@ -97,8 +97,8 @@ TEST(Calibration, GptqIsToldOfEveryMatrix) {
   const formats::ModelSpec& spec = checkpoint.spec();
   const CalibrationText text = some_tokens(96, spec.vocab_size);
   const CalibrationOptions options = {.chunk_tokens = 32, .threads = 2};
-  GptqCalibration all(checkpoint, text, options);
-  GptqCalibration one_by_one(checkpoint, text, options, /*budget_bytes=*/1);
+  InputProducts all(checkpoint, text, options);
+  InputProducts one_by_one(checkpoint, text, options, /*budget_bytes=*/1);
   for (int32_t layer = 0; layer < spec.num_layers; ++layer) {
     for (const formats::WeightRole role :
          {formats::WeightRole::kAttnQ, formats::WeightRole::kAttnV,

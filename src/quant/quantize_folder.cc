@@ -20,6 +20,7 @@
 #include "formats/message_text.h"
 #include "formats/safetensors_writer.h"
 #include "formats/weight_names.h"
+#include "quant/awq.h"
 #include "quant/dequant.h"
 #include "quant/encode_kernels.h"
 #include "quant/fp8.h"
@@ -39,6 +40,7 @@ using formats::WeightRole;
 
 constexpr uintmax_t kLargestCopied = uintmax_t{256} << 20;  // tokenizers, settings, licences
 constexpr float kLargestFp8 = 448.0F;
+constexpr const char* kMarker = "/.puna-unfinished";  // in a folder that may be thrown away
 
 constexpr std::array<WeightRole, 7> kLinear = {
     WeightRole::kAttnQ,   WeightRole::kAttnK, WeightRole::kAttnV,  WeightRole::kAttnOutput,
@@ -62,6 +64,8 @@ struct Job {
 // A linear layer's bytes, in the order of the file.
 struct Layer {
   std::shared_ptr<const GptqFactor> factor;
+  const AwqLayer* awq = nullptr;
+  std::unique_ptr<const AwqRounding> awq_rounding;
   std::vector<std::byte> codes;
   std::vector<BFloat16> scales;
   double squares = 0.0;
@@ -87,11 +91,16 @@ class FolderQuantizer {
   Result<> write_config() const;
   Result<> copy_other_files() const;
   Result<> write_weights(QuantizeReport& report);
-  Result<Layer> quantize(const Job& job) const;
+  // Of the layer that is being written; none without AWQ.
+  Result<const AwqLayer*> awq_layer(WeightId id);
+  Result<Layer> quantize(const Job& job);
   bool quantize_row(const Job& job, int64_t row, std::vector<float>& values, Layer& layer,
                     double& squares, double& errors) const;
   void gptq_row(const GptqFactor& factor, int64_t row, std::vector<float>& values, Layer& layer,
                 double& errors) const;
+  void awq_row(WeightRole role, int64_t row, std::vector<float>& values, Layer& layer,
+               double& errors) const;
+  void store_int4(size_t row, std::span<const int8_t> codes, Layer& layer) const;
   void add_to_report(const Job& job, const Layer* layer, QuantizeReport& report) const;
 
   const Checkpoint& checkpoint_;
@@ -100,6 +109,7 @@ class FolderQuantizer {
   const FitGroup fit_ = fit_group();
   int64_t group_ = 0;  // columns that share a scale; W4A16
   std::vector<Job> jobs_;
+  std::pair<int32_t, AwqLayer> awq_ = {-1, {}};
 };
 
 Result<> FolderQuantizer::choose_group() {
@@ -241,6 +251,10 @@ bool FolderQuantizer::quantize_row(const Job& job, int64_t row, std::vector<floa
     gptq_row(*layer.factor, row, values, layer, errors);
     return true;
   }
+  if (layer.awq != nullptr) {
+    awq_row(job.id.role, row, values, layer, errors);
+    return true;
+  }
   const bool int4 = options_.scheme == FolderScheme::kW4A16;
   const bool fp8 = options_.scheme == FolderScheme::kFp8Dynamic;
   const size_t group = int4 ? static_cast<size_t>(group_) : columns;
@@ -287,16 +301,53 @@ void FolderQuantizer::gptq_row(const GptqFactor& factor, int64_t row, std::vecto
   std::vector<int8_t> codes(columns);
   const auto scales = std::span(layer.scales).subspan(index * columns / group, columns / group);
   factor.round_row(values, group_, scales, codes);
+  store_int4(index, codes, layer);
   for (size_t i = 0; i < columns; ++i) {
-    const auto nibble = static_cast<unsigned>(codes[i] + 8);
-    layer.codes[(index * columns + i) / 2] |= static_cast<std::byte>(nibble << (i % 2 * 4));
     const float decoded = to_float(scales[i / group]) * static_cast<float>(codes[i]);
     const auto error = static_cast<double>(wanted[i] - decoded);
     errors += error * error;
   }
 }
 
-Result<Layer> FolderQuantizer::quantize(const Job& job) const {
+void FolderQuantizer::awq_row(WeightRole role, int64_t row, std::vector<float>& values,
+                              Layer& layer, double& errors) const {
+  const size_t columns = values.size();
+  const auto group = static_cast<size_t>(group_);
+  const auto index = static_cast<size_t>(row);
+  const std::span<const float> multiplied = layer.awq->column_scales(role);
+  const std::span<const float> divisors = layer.awq->row_divisors(role);
+  const float divided = divisors.empty() ? 1.0F : divisors[index];
+  for (size_t i = 0; i < columns; ++i) values[i] *= multiplied[i] / divided;
+  std::vector<int8_t> codes(columns);
+  const auto scales = std::span(layer.scales).subspan(index * columns / group, columns / group);
+  layer.awq_rounding->round_row(values, scales, codes);
+  store_int4(index, codes, layer);
+  for (size_t i = 0; i < columns; ++i) {
+    const float decoded = to_float(scales[i / group]) * static_cast<float>(codes[i]);
+    const auto error = static_cast<double>((values[i] - decoded) / multiplied[i] * divided);
+    errors += error * error;
+  }
+}
+
+// Eight codes in a little-endian word are two in each byte.
+void FolderQuantizer::store_int4(size_t row, std::span<const int8_t> codes, Layer& layer) const {
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const auto nibble = static_cast<unsigned>(codes[i] + 8);
+    layer.codes[(row * codes.size() + i) / 2] |= static_cast<std::byte>(nibble << (i % 2 * 4));
+  }
+}
+
+Result<const AwqLayer*> FolderQuantizer::awq_layer(WeightId id) {
+  if (!options_.products_of || id.layer < 0) return nullptr;
+  if (awq_.first != id.layer) {
+    ASSIGN_OR_RETURN(awq_.second, AwqLayer::search(checkpoint_, id.layer, options_.products_of,
+                                                   group_, options_.threads));
+    awq_.first = id.layer;
+  }
+  return &awq_.second;
+}
+
+Result<Layer> FolderQuantizer::quantize(const Job& job) {
   const TensorView& view = *job.view;
   const bool int4 = options_.scheme == FolderScheme::kW4A16;
   if (job.importance != nullptr && static_cast<int64_t>(job.importance->size()) != view.columns) {
@@ -307,6 +358,12 @@ Result<Layer> FolderQuantizer::quantize(const Job& job) const {
   Layer layer;
   if (int4 && options_.factor_of) {
     ASSIGN_OR_RETURN(layer.factor, options_.factor_of(job.id));
+  }
+  ASSIGN_OR_RETURN(layer.awq, awq_layer(job.id));
+  if (layer.awq != nullptr) {
+    ASSIGN_OR_RETURN(const auto products, options_.products_of(job.id));
+    layer.awq_rounding = std::make_unique<const AwqRounding>(
+        products, layer.awq->column_scales(job.id.role), group_);
   }
   layer.codes.resize(int4 ? elements / 2 : elements);
   layer.scales.resize(int4 ? elements / static_cast<size_t>(group_)
@@ -382,7 +439,8 @@ Result<> FolderQuantizer::write_weights(QuantizeReport& report) {
         RETURN_IF_ERROR(writer.write(std::as_bytes(std::span(shape))));
       add_to_report(job, &layer, report);
     } else {
-      RETURN_IF_ERROR(writer.write(job.view->data));
+      ASSIGN_OR_RETURN(const AwqLayer* awq, awq_layer(job.id));
+      RETURN_IF_ERROR(writer.write(awq == nullptr ? job.view->data : awq->norm(job.id.role)));
       add_to_report(job, nullptr, report);
     }
     checkpoint_.drop_pages(*job.view);
@@ -401,6 +459,27 @@ Result<QuantizeReport> FolderQuantizer::run() {
   RETURN_IF_ERROR(copy_other_files());
   RETURN_IF_ERROR(write_weights(report));
   return report;
+}
+
+// A new folder with the marker in it. One that a killed run left is thrown away; anything else of
+// that name is somebody's.
+Result<> make_partial(const std::string& partial) {
+  std::error_code error;
+  const bool left_over = fs::exists(partial + kMarker, error);
+  if (left_over) fs::remove_all(partial, error);
+  if (!left_over && fs::exists(partial, error)) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "{}: it exists and is not puna's; the output is made there: move it away",
+                 partial);
+  }
+  if (!fs::create_directory(partial, error)) {
+    return Error(ErrorCode::kIo, "{}: creating it failed: {}", partial, error.message());
+  }
+  std::ofstream marker(partial + kMarker);
+  marker.close();
+  if (marker.good()) return Ok{};
+  fs::remove_all(partial, error);
+  return Error(ErrorCode::kIo, "{}: writing in it failed", partial);
 }
 
 }  // namespace
@@ -427,12 +506,10 @@ Result<QuantizeReport> quantize_folder(const Checkpoint& checkpoint, const std::
     return Error(ErrorCode::kInvalidArgument, "{}: it exists already; name a new folder", folder);
   }
   const std::string partial = folder + ".partial";
-  fs::remove_all(partial, error);
-  if (!fs::create_directory(partial, error)) {
-    return Error(ErrorCode::kIo, "{}: creating it failed: {}", partial, error.message());
-  }
+  RETURN_IF_ERROR(make_partial(partial));
   auto report = FolderQuantizer(checkpoint, options, partial).run();
-  if (report.ok()) fs::rename(partial, folder, error);
+  if (report.ok()) fs::remove(partial + kMarker, error);
+  if (report.ok() && !error) fs::rename(partial, folder, error);
   if (report.ok() && !error) return report;
   std::error_code ignored;
   fs::remove_all(partial, ignored);

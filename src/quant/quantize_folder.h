@@ -2,9 +2,12 @@
 // A Hugging Face folder into a compressed-tensors folder, which vLLM, transformers and Puna read:
 //   FP8_DYNAMIC  e4m3 with a scale per row; activations to fp8 per token
 //   W8A8         int8 with a scale per row; activations to int8 per token
-//   W4A16        int4 with a scale per group of columns, clipped where that loses least; or by GPTQ
-// The embedding, the norms and the output head stay as they are. A failure, a full disk or a stop
-// leaves no folder. Source: llm-compressor's presets and compressed-tensors' layouts.
+//   W4A16        int4 with a scale per group of columns, clipped where that loses least; or by
+//   GPTQ,
+//                or by AWQ, which changes the norms too
+// The embedding and the output head stay as they are, and so do the norms else. A failure, a full
+// disk or a stop leaves no folder. Source: llm-compressor's presets and compressed-tensors'
+// layouts.
 //
 //   RETURN_IF_ERROR(quantize_folder(checkpoint, "out", {.scheme = FolderScheme::kW4A16}));
 #pragma once
@@ -18,6 +21,7 @@
 
 #include "base/result.h"
 #include "formats/checkpoint.h"
+#include "quant/awq_layer.h"
 #include "quant/gptq.h"
 #include "quant/quantize_model.h"
 
@@ -31,8 +35,10 @@ std::optional<FolderScheme> find_folder_scheme(std::string_view name);
 struct FolderOptions {
   FolderScheme scheme = FolderScheme::kW4A16;
   const ImportanceMatrix* importance = nullptr;  // W4A16 only
-  // W4A16 by GPTQ, asked layer by layer (model/gptq_calibration.h); none: rounded to the nearest.
+  // W4A16 by GPTQ, or by AWQ, asked layer by layer (model/input_products.h); none: rounded to the
+  // nearest.
   std::function<Result<std::shared_ptr<const GptqFactor>>(formats::WeightId id)> factor_of = {};
+  ProductsOf products_of = {};
   int32_t threads = 1;
   std::function<bool(uint64_t done_bytes, uint64_t total_bytes)> progress = {};
 };

@@ -14,7 +14,9 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quant/dequant.h"
@@ -92,6 +94,104 @@ TEST_F(QuantizeFolder, IsReadAgain) {
     EXPECT_TRUE(std::filesystem::exists(out + "/tokenizer.json"));
     EXPECT_FALSE(std::filesystem::exists(out + "/model.safetensors.index.json"));
     EXPECT_FALSE(std::filesystem::exists(out + ".partial"));
+  }
+}
+
+// Norm times weight is what it was, and so is value times output: AWQ's scales cancel out.
+TEST_F(QuantizeFolder, ByAwqTheProductsStay) {
+  const Checkpoint from = open(golden("tiny_llama_hf"));
+  const formats::ModelSpec& spec = from.spec();
+  std::vector<float> products;
+  const std::string out = folder_ + "/awq";
+  const auto report =
+      quantize_folder(from, out,
+                      {.products_of = [&](formats::WeightId id) -> Result<std::span<const float>> {
+                         const auto columns = static_cast<size_t>(from.tensor(id).columns);
+                         products.assign(columns * columns, 0.0F);
+                         for (size_t i = 0; i < columns; ++i)
+                           products[i * columns + i] = i % 7 == 2 ? 900.0F : 1.0F;
+                         return std::span<const float>(products);
+                       },
+                       .threads = 2});
+  ASSERT_TRUE(report.ok()) << report.error().message();
+  const Checkpoint to = open(out);
+  const auto hidden = static_cast<size_t>(spec.hidden_size);
+  const auto error_of = [](const std::vector<float>& a, const std::vector<float>& b) {
+    double error = 0.0;
+    double squares = 0.0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      const auto x = static_cast<double>(a[i]);
+      error += (x - static_cast<double>(b[i])) * (x - static_cast<double>(b[i]));
+      squares += x * x;
+    }
+    return error / squares;
+  };
+  const auto read_by = [&](const Checkpoint& model, WeightRole norm, WeightRole role) {
+    const std::vector<float> gains = values_of(model.tensor({norm, 1}));
+    std::vector<float> values = values_of(model.tensor({role, 1}));
+    for (size_t i = 0; i < values.size(); ++i) values[i] *= gains[i % hidden];
+    return values;
+  };
+  EXPECT_NE(values_of(to.tensor({WeightRole::kAttnNorm, 1})),
+            values_of(from.tensor({WeightRole::kAttnNorm, 1})));
+  for (const auto& [norm, role] : {std::pair(WeightRole::kAttnNorm, WeightRole::kAttnQ),
+                                   std::pair(WeightRole::kAttnNorm, WeightRole::kAttnK),
+                                   std::pair(WeightRole::kFfnNorm, WeightRole::kFfnGate)}) {
+    EXPECT_LT(error_of(read_by(from, norm, role), read_by(to, norm, role)), 0.03);
+  }
+  // [column of the reader, input of the maker] of the first input: reader * maker * gain.
+  const auto through = [&](const Checkpoint& model, WeightRole norm, WeightRole maker,
+                           WeightRole reader, int64_t heads_per_kv) {
+    const std::vector<float> made = read_by(model, norm, maker);
+    const formats::TensorView& view = model.tensor({reader, 1});
+    const std::vector<float> values = values_of(view);
+    std::vector<float> result;
+    for (int64_t i = 0; i < view.rows * view.columns; ++i) {
+      const int64_t column = i % view.columns;
+      const int64_t row =
+          heads_per_kv == 0
+              ? column
+              : column / spec.head_dim / heads_per_kv * spec.head_dim + column % spec.head_dim;
+      result.push_back(values[static_cast<size_t>(i)] *
+                       made[static_cast<size_t>(row) * hidden + static_cast<size_t>(i) % hidden]);
+    }
+    return result;
+  };
+  const auto error_through = [&](WeightRole norm, WeightRole maker, WeightRole reader,
+                                 int64_t heads_per_kv) {
+    return error_of(through(from, norm, maker, reader, heads_per_kv),
+                    through(to, norm, maker, reader, heads_per_kv));
+  };
+  EXPECT_LT(error_through(WeightRole::kAttnNorm, WeightRole::kAttnV, WeightRole::kAttnOutput,
+                          spec.num_heads / spec.num_kv_heads),
+            0.06);
+  EXPECT_LT(error_through(WeightRole::kFfnNorm, WeightRole::kFfnUp, WeightRole::kFfnDown, 0), 0.06);
+}
+
+TEST_F(QuantizeFolder, ThrowsAwayOnlyItsOwnLeftOvers) {
+  const Checkpoint from = open(golden("tiny_llama_hf"));
+  const std::string out = folder_ + "/out";
+  std::filesystem::create_directory(out + ".partial");
+  std::ofstream(out + ".partial/thesis.txt") << "years of work";
+  auto report = quantize_folder(from, out, {});
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code(), ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(std::filesystem::exists(out + ".partial/thesis.txt"));
+  EXPECT_FALSE(std::filesystem::exists(out));
+
+  // Killed in the middle: copied here while it was being written.
+  std::filesystem::remove_all(out + ".partial");
+  report = quantize_folder(from, out, {.progress = [&](uint64_t, uint64_t) {
+                             std::filesystem::copy(out + ".partial", folder_ + "/killed");
+                             return false;
+                           }});
+  ASSERT_FALSE(report.ok());
+  std::filesystem::rename(folder_ + "/killed", out + ".partial");
+  report = quantize_folder(from, out, {});
+  ASSERT_TRUE(report.ok()) << report.error().message();
+  EXPECT_FALSE(std::filesystem::exists(out + ".partial"));
+  for (const auto& entry : std::filesystem::directory_iterator(out)) {
+    EXPECT_NE(entry.path().filename().string().front(), '.') << entry.path();
   }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/gptq_calibration.h"
+#include "model/input_products.h"
 
 #include <algorithm>
 #include <set>
@@ -33,7 +33,7 @@ constexpr WeightRole kFirstParts[] = {WeightRole::kAttnQ, WeightRole::kAttnOutpu
 
 }  // namespace
 
-Result<> GptqCalibration::measure(int32_t first_layer) {
+Result<> InputProducts::measure(int32_t first_layer) {
   const formats::ModelSpec& spec = checkpoint_.spec();
   uint64_t layer_bytes = 0;
   for (const WeightRole role : kFirstParts) {
@@ -61,7 +61,15 @@ Result<> GptqCalibration::measure(int32_t first_layer) {
   return Ok{};
 }
 
-Result<std::shared_ptr<const quant::GptqFactor>> GptqCalibration::factor(WeightId id) {
+Result<std::span<const float>> InputProducts::products(WeightId id) {
+  if (id.layer < first_ || id.layer >= end_) RETURN_IF_ERROR(measure(id.layer));
+  const formats::TensorView& part = checkpoint_.tensor({first_part(id.role), id.layer});
+  const auto products = products_.find(part.data.data());
+  CHECK(products != products_.end());
+  return std::span<const float>(products->second);
+}
+
+Result<std::shared_ptr<const quant::GptqFactor>> InputProducts::factor(WeightId id) {
   if (id.layer < first_ || id.layer >= end_) RETURN_IF_ERROR(measure(id.layer));
   const formats::TensorView& part = checkpoint_.tensor({first_part(id.role), id.layer});
   if (last_.second == nullptr || last_.first != part.data.data()) {

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The factors that GPTQ needs for each matrix (quant/gptq.h), from the model's own activations on a
-// text. Products of all pairs of columns are large, so as many layers as fit a budget are measured
-// at a time; for the next ones the text runs again. One thread.
+// What GPTQ and AWQ need to know of each matrix's inputs (quant/gptq.h, quant/awq.h), from the
+// model's own activations on a text. Products of all pairs of columns are large, so as many layers
+// as fit a budget are measured at a time; for the next ones the text runs again. One thread.
 //
-//   GptqCalibration calibration(checkpoint, text, options);
-//   ASSIGN_OR_RETURN(auto factor, calibration.factor({WeightRole::kFfnDown, 3}));
+//   InputProducts inputs(checkpoint, text, options);
+//   ASSIGN_OR_RETURN(auto products, inputs.products({WeightRole::kFfnDown, 3}));
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -18,17 +19,21 @@
 
 namespace puna::model {
 
-class GptqCalibration {
+class InputProducts {
  public:
   // The checkpoint must outlive the object.
-  GptqCalibration(const formats::Checkpoint& checkpoint, CalibrationText text,
-                  CalibrationOptions options, uint64_t budget_bytes = uint64_t{1} << 30)
+  InputProducts(const formats::Checkpoint& checkpoint, CalibrationText text,
+                CalibrationOptions options, uint64_t budget_bytes = uint64_t{1} << 30)
       : checkpoint_(checkpoint),
         text_(std::move(text)),
         options_(std::move(options)),
         budget_bytes_(budget_bytes) {}
 
   // Of a matrix of a layer; ask layer by layer, rising. Errors: as collect_importance().
+  // Sums of x[i] * x[j] over the inputs x, [columns, columns], the lower triangle. Valid until a
+  // matrix of another layer is asked for.
+  Result<std::span<const float>> products(formats::WeightId id);
+  // Made of the products, and in their place: of one matrix ask for the one or for the other.
   Result<std::shared_ptr<const quant::GptqFactor>> factor(formats::WeightId id);
 
  private:
