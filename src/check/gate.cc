@@ -86,7 +86,7 @@ FamilyResult FamilyGate::result() const {
   result.loss.high = high;
   // Two ways to a small p share the error as the verdicts do.
   result.p = std::min(1.0, result.p * config_.error / result.interval_error);
-  result.power = pass_power(planned_, counts_.flips(), 0, config_.delta, late_error);
+  result.power = exact_pass_power(planned_, counts_.flips(), 0, config_.delta, late_error);
   result.detectable = detectable_loss(counts_.items, counts_.flips(), 0.05, kPlannedPower);
   judge(result);
   return result;

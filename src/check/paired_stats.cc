@@ -149,11 +149,22 @@ double pass_power(int64_t items, double flips, double loss, double delta, double
   return normal_cdf(distance + normal_quantile(error));
 }
 
+double exact_pass_power(int64_t items, double flips, double loss, double delta, double error) {
+  const double steps = static_cast<double>(items) * (delta - loss);
+  if (steps <= 1) return 0;
+  const double worth = static_cast<double>(items) * (1 - 1 / steps) * (1 - 1 / steps);
+  return pass_power(static_cast<int64_t>(worth), flips, loss, delta, error);
+}
+
 int64_t items_for_power(double flips, double loss, double delta, double error, double power) {
   CHECK_LT(loss, delta);
   const double z = normal_quantile(power) - normal_quantile(error);
   const double margin = delta - loss;
-  return static_cast<int64_t>(std::ceil(z * z * (flips - loss * loss) / (margin * margin)));
+  const double items = z * z * (flips - loss * loss) / (margin * margin);
+  if (items <= 0) return 0;
+  const double root = 1 + std::sqrt(1 + 4 / (items * margin));
+  // Power rises in a saw's teeth; half a tooth more is on the safe side.
+  return static_cast<int64_t>(std::ceil(items / 4 * root * root + 0.5 / margin));
 }
 
 double detectable_loss(int64_t items, double flips, double error, double power) {

@@ -68,9 +68,13 @@ double cluster_standard_error(std::span<const double> differences,
 Interval cluster_interval(std::span<const double> differences, std::span<const int32_t> clusters,
                           double error);
 
-// Probability that `items` pairs show non-inferiority, for a true loss and flip share.
+// Probability that `items` pairs show non-inferiority, for a true loss and flip share, by the
+// normal approximation.
 double pass_power(int64_t items, double flips, double loss, double delta, double error);
-// Pairs needed for that power.
+// The same of the exact test: counts move in steps, which costs few flips most (Fleiss's correction
+// for continuity).
+double exact_pass_power(int64_t items, double flips, double loss, double delta, double error);
+// Pairs with which the exact test has that power.
 int64_t items_for_power(double flips, double loss, double delta, double error, double power);
 // The smallest loss that a two-sided test at `error` finds with `power`.
 double detectable_loss(int64_t items, double flips, double error, double power);

@@ -135,10 +135,12 @@ TEST(PairedStats, IntervalAndDecisionAgree) {
 }
 
 TEST(PairedStats, ItemsForPowerAreThoseOfTheTable) {
-  EXPECT_EQ(items_for_power(0.04, 0, 0.03, 0.05, 0.8), 275);
-  EXPECT_EQ(items_for_power(0.08, 0, 0.03, 0.05, 0.8), 550);
-  EXPECT_EQ(items_for_power(0.20, 0, 0.05, 0.05, 0.8), 495);
+  EXPECT_EQ(items_for_power(0.04, 0, 0.03, 0.05, 0.8), 355);  // docs/check.md
+  EXPECT_EQ(items_for_power(0.08, 0, 0.03, 0.05, 0.8), 632);
+  EXPECT_EQ(items_for_power(0.20, 0, 0.05, 0.05, 0.8), 544);
   EXPECT_GE(pass_power(550, 0.08, 0, 0.03, 0.05), 0.8);
+  EXPECT_GE(exact_pass_power(632, 0.08, 0, 0.03, 0.05), 0.8);
+  EXPECT_EQ(exact_pass_power(30, 0.08, 0, 0.03, 0.05), 0);
   EXPECT_NEAR(detectable_loss(500, 0.08, 0.05, 0.8), 0.035, 0.001);
 }
 
