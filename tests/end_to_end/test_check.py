@@ -15,7 +15,9 @@ TESTS = os.path.join(os.path.dirname(__file__), "..")
 MODEL = os.path.join(TESTS, "models", "check-7m")
 TINY = os.path.join(TESTS, "golden", "tiny_llama_gguf", "tiny.gguf")
 README = os.path.join(TESTS, "..", "README.md")
-EASY = ["--difficulty", 0, "--items", 400]
+# Tolerances at which few items tell: a large one for what is as good, a small one for what is not.
+GOOD = ["--difficulty", 0, "--items", 140, "--delta", 5, "--control-items", 10]
+BAD = ["--difficulty", 0, "--items", 400, "--delta", 1, "--control-items", 10]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def itself(work):
     runs = []
     for batch in (32, 7):
         folder = work / f"itself-{batch}"
-        result = check("--families", "arithmetic,edit,code", *EASY, "--report", folder, "--key",
+        result = check("--families", "algebra", *GOOD, "--report", folder, "--key",
                        work / "some.key", "--batch", batch)
         runs.append((result, folder))
     return runs
@@ -58,7 +60,7 @@ def verdicts(folder):
 def test_a_model_against_itself_passes(work, itself):
     for result, folder in itself:
         assert result.returncode == 0, result.stdout + result.stderr
-        assert "0 of 60 answers differ" in result.stdout
+        assert "0 of 10 answers differ" in result.stdout
         assert set(verdicts(folder).values()) == {"pass"}
     certificate = json.loads((itself[0][1] / "certificate.json").read_text())
     with open(os.path.join(MODEL, "model.safetensors"), "rb") as weights:
@@ -79,14 +81,14 @@ def test_the_same_seed_gives_the_same_report(itself):
 
 
 def test_a_good_quantisation_passes(work, quantised):
-    result = check("--families", "arithmetic,edit", *EASY, "--report", work / "good", "--key",
+    result = check("--families", "algebra", *GOOD, "--report", work / "good", "--key",
                    work / "some.key", variant=quantised("Q8_0"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert set(verdicts(work / "good").values()) == {"pass"}
 
 
 def test_a_bad_quantisation_is_refused(work, quantised):
-    asked = check("--families", "arithmetic,edit", *EASY, "--no-screen", "--report", work / "bad",
+    asked = check("--families", "arithmetic", *BAD, "--no-screen", "--report", work / "bad",
                   "--key", work / "some.key", variant=quantised("Q2_K"))
     assert asked.returncode == 5, asked.stdout + asked.stderr
     assert "refuse" in verdicts(work / "bad").values()
@@ -95,7 +97,7 @@ def test_a_bad_quantisation_is_refused(work, quantised):
                if family["verdict"] == "refuse"]
     assert all(family["degraded"] and family["b"] > family["c"] for family in refused)
     assert "Answers that were lost" in (work / "bad" / "report.html").read_text()
-    screened = check("--families", "arithmetic", *EASY, "--screen-kld", 0.001, "--json", "--key",
+    screened = check("--families", "arithmetic", *BAD, "--screen-kld", 0.001, "--json", "--key",
                      work / "some.key", variant=quantised("Q2_K"))
     assert screened.returncode == 5, screened.stdout + screened.stderr
     family, = json.loads(screened.stdout)["families"]
@@ -104,7 +106,7 @@ def test_a_bad_quantisation_is_refused(work, quantised):
 
 def test_what_cannot_be_certified_is_said(work):
     """The real chat model is right too rarely, and open chat has no right answers."""
-    result = check("--families", "algebra,open_chat", "--items", 107, "--difficulty", 0,
+    result = check("--families", "algebra,open_chat", "--items", 64, "--difficulty", 0,
                    "--control-items", 4, "--json", "--key", work / "some.key", "--no-early-end",
                    "--delta", 5, base=model_path(), variant=model_path())
     assert result.returncode == 4, result.stdout + result.stderr
@@ -116,13 +118,14 @@ def test_what_cannot_be_certified_is_said(work):
 def test_users_items(work):
     path = work / "mine.jsonl"
     with open(path, "w", encoding="utf-8") as out:
-        for number in range(110):
+        for number in range(70):
             out.write(json.dumps({"question": f"How many is {number}?",
                                   "answer": f"#### {number}"}) + "\n")
-    result = check("--gsm8k", path, "--json", "--key", work / "some.key", "--control-items", 0)
+    result = check("--gsm8k", path, "--json", "--key", work / "some.key", "--control-items", 0,
+                   "--delta", 5)
     assert result.returncode in (0, 4), result.stderr
     family, = json.loads(result.stdout)["families"]
-    assert family["name"] == "gsm8k" and family["n"] == 110
+    assert family["name"] == "gsm8k" and family["n"] == 70
 
 
 def test_a_tampered_certificate_is_refused(work, itself):

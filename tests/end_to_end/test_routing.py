@@ -211,3 +211,36 @@ def test_explain_says_why(tmp_path):
     found = json.loads(run_puna("route", "explain", "--config", config, "--request", request,
                                 "--task", "edit", "--json").stdout)
     assert found["order"] == ["kv8", "kv16", "base"] and found["source"] == "header"
+
+
+def test_what_puna_check_certified_is_what_is_served(tmp_path):
+    """From weights to answers: quantise, check, serve by the certificates, nothing made up."""
+    base = TESTS / "models" / "check-7m"
+    text = (f'[[model]]\nname = "able"\ncertificate-key = "{tmp_path}/check.key"\n'
+            f'[[model.variant]]\nname = "full"\npath = "{base}"\nrole = "base"\n')
+    verdicts = {}
+    for kind in ("Q8_0", "Q2_K"):
+        path = tmp_path / f"{kind}.gguf"
+        made = run_puna("quantize", base, path, "--type", kind)
+        assert made.returncode == 0, made.stderr
+        checked = run_puna("check", "--base", base, "--variant", path, "--families", "algebra",
+                           "--difficulty", 0, "--items", 140, "--delta", 5, "--no-screen",
+                           "--control-items", 0,
+                           "--report", tmp_path / kind, "--key", tmp_path / "check.key",
+                           timeout=120)
+        assert checked.returncode in (0, 3, 4, 5), checked.stderr
+        certificate_path = tmp_path / kind / "certificate.json"
+        family, = json.loads(certificate_path.read_text())["families"]
+        verdicts[kind] = family["verdict"]
+        text += (f'[[model.variant]]\nname = "{kind}"\npath = "{path}"\n'
+                 f'certificate = "{certificate_path}"\n')
+    assert verdicts["Q8_0"] == "pass" and verdicts["Q2_K"] != "pass"
+    (tmp_path / "models.toml").write_text(text)
+    with Puna("--memory-budget", "512MiB", config=tmp_path / "models.toml") as running:
+        for family, best in (("algebra", "Q8_0"), ("code", "full")):
+            answer = requests.post(running.url + "/v1/chat/completions", timeout=60,
+                                   headers={"x-puna-task": family}, json={
+                                       "messages": [{"role": "user", "content": "1 + 1"}],
+                                       "max_tokens": 4})
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["x-puna-variant"] == best, family
