@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/tapped_ops.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/check.h"
@@ -14,14 +15,30 @@ using kernels::PackedMatrix;
 
 namespace {
 
-// Rows of the triangle are dealt one by one: they grow longer.
+constexpr int64_t kTogether = 8;  // inputs that are added up before a sum is touched
+
+// Row `i` of the triangle gains the products of `count` inputs, kTogether at most. Missing ones
+// count as zeros, so that every sum is made in one order.
+void add_row(const FloatRows& x, int64_t first, int64_t count, int64_t i, float* out) {
+  const float* v[kTogether];
+  float f[kTogether];
+  for (int64_t k = 0; k < kTogether; ++k) {
+    v[k] = x.row(first + (k < count ? k : 0));
+    f[k] = k < count ? v[k][i] : 0.0F;
+  }
+  for (int64_t j = 0; j <= i; ++j) {
+    out[j] += ((f[0] * v[0][j] + f[1] * v[1][j]) + (f[2] * v[2][j] + f[3] * v[3][j])) +
+              ((f[4] * v[4][j] + f[5] * v[5][j]) + (f[6] * v[6][j] + f[7] * v[7][j]));
+  }
+}
+
+// Rows of the triangle are dealt one by one: they grow longer. The inputs stay in the first cache
+// while the rows pass.
 void add_products(const Lane& lane, const FloatRows& x, int64_t num_rows, float* products) {
-  for (int64_t i = lane.index(); i < x.columns; i += lane.count()) {
-    float* out = products + i * x.columns;
-    for (int64_t row = 0; row < num_rows; ++row) {
-      const float* values = x.row(row);
-      const float factor = values[i];
-      for (int64_t j = 0; j <= i; ++j) out[j] += factor * values[j];
+  for (int64_t first = 0; first < num_rows; first += kTogether) {
+    const int64_t count = std::min(kTogether, num_rows - first);
+    for (int64_t i = lane.index(); i < x.columns; i += lane.count()) {
+      add_row(x, first, count, i, products + i * x.columns);
     }
   }
 }
