@@ -98,8 +98,7 @@ OUT appears when it is complete; on an error or Ctrl-C nothing is left.
   --calibration FILE   measure it instead, on this text: plain, or lines {"messages": [...]} that go
                        through the chat template; `default` is a small mixture that comes with puna
   --imatrix-out FILE   keep what --calibration measured
-  --gptq               W4A16 by GPTQ with --calibration: best, and slow for large models
-  --awq                W4A16 by AWQ with --calibration
+  --gptq, --awq        W4A16 by GPTQ or AWQ with --calibration: better, and slow for large models
   --threads N          one per core
   --json               what became of each tensor, and what it lost
 )";
