@@ -20,7 +20,7 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr TimeNs kWarmUpBudget = kNsPerSecond;
+constexpr TimeNs kGpuWarmUpBudget = kNsPerSecond;
 
 struct GpuResult {
   EngineBenchCase work;
@@ -33,7 +33,8 @@ struct GpuResult {
   double decode_gb_per_s = 0;  // bytes that a step must read, by the mean step
 };
 
-GpuResult summarise(const EngineBenchCase& work, const EngineTimes& times, const ModelWork& model) {
+GpuResult summarise_gpu(const EngineBenchCase& work, const EngineTimes& times,
+                        const ModelWork& model) {
   const double prefill_s = static_cast<double>(quantile(times.prefill, 0.5)) * 1e-9;
   double decode_s = 0;
   for (const TimeNs step : times.steps) decode_s += static_cast<double>(step) * 1e-9;
@@ -121,7 +122,7 @@ Result<int> bench_engine_on_gpu(const BenchEngineFlags& flags) {
   const double ready_s = static_cast<double>(clock.now_ns() - began) * 1e-9;
   const int32_t device = cuda_ordinal(flags.model.device).value_or(0);
   ASSIGN_OR_RETURN(const double roof, engine::measure_cuda_read(device));
-  warm_up(*planned.backend, clock, kWarmUpBudget);
+  warm_up(*planned.backend, clock, kGpuWarmUpBudget);
   const ModelWork model = ModelWork::in_bf16(spec);
   const std::string name =
       flags.model.random_weights.empty() ? flags.model.model : flags.model.random_weights;
@@ -132,7 +133,7 @@ Result<int> bench_engine_on_gpu(const BenchEngineFlags& flags) {
                                   .prompt = flags.prompt,
                                   .output = flags.output,
                                   .chunk = flags.chunk > 0 ? flags.chunk : size.max_batch_tokens};
-    results.push_back(summarise(work, time_engine(*planned.backend, clock, work), model));
+    results.push_back(summarise_gpu(work, time_engine(*planned.backend, clock, work), model));
     if (!flags.json) print_row(results.back(), roof);
   }
   if (flags.json) print_json(name, *planned.gpu, roof, ready_s, results);
