@@ -163,7 +163,7 @@ CudaStep CudaStepRunner::step_of(const CudaStepLayout& layout) const {
           .block_tables = words,
           .decode_items = reinterpret_cast<const cuda::DecodeItem*>(words + layout.decode_items()),
           .num_decode_items = words,
-          .has_decode = layout.num_decode() > 0,
+          .num_decode_rows = layout.all_decode() ? layout.rows() : layout.num_decode(),
           .tiles = reinterpret_cast<const cuda::QueryTile*>(words + layout.tiles()),
           .num_tiles = layout.num_tiles(),
           .logit_rows = words + layout.logit_row_index(),

@@ -42,7 +42,7 @@ fi
 results="${OUT:-results}"
 mkdir -p "$results"
 if [ "${1:-}" = compare ]; then
-  python3 peers/gpu_compare.py "${2:-puna,vllm,transformers}" --puna ./puna --results "$results"
+  python3 peers/gpu_compare.py "${2:-puna,puna-batch,vllm,transformers}" --puna ./puna --results "$results"
   exit
 fi
 passed=0 failed=0
