@@ -3,11 +3,11 @@
 # What `puna serve` does when its GPU fails, in a folder made by pack.sh on a machine with a GPU: called by run.sh.
 # Prints lines as GoogleTest does. A supervisor sees /ready refused and exit code 70.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit
 export LD_LIBRARY_PATH="$PWD/lib:${LD_LIBRARY_PATH:-}"
 port=8097
 log="$(mktemp)"
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log" "$log.load"' EXIT
 
 # The status of GET $1, or nothing when nobody answers.
 status_of() {
@@ -15,10 +15,11 @@ status_of() {
 }
 
 report() {  # name, what went wrong
+  local took_ms=$(((${EPOCHREALTIME/./} - began_us) / 1000))
   if [ -z "$2" ]; then
-    echo "[       OK ] Faults.$1 (1 ms)"
+    echo "[       OK ] Faults.$1 ($took_ms ms)"
   else
-    echo "[  FAILED  ] Faults.$1 (1 ms)"
+    echo "[  FAILED  ] Faults.$1 ($took_ms ms)"
     echo "$2"
     cat "$log"
   fi
@@ -26,6 +27,7 @@ report() {  # name, what went wrong
 
 # Serves until the fault of $2 strikes among 64 streams.
 strikes() {
+  began_us=${EPOCHREALTIME/./}
   PUNA_CUDA_FAULT="$2" ./puna serve --random-weights llama-3-8b --device cuda --port "$port" >"$log" 2>&1 &
   local server=$! wrong="" tries=0
   until grep -q '^listening' "$log"; do

@@ -3,7 +3,7 @@
 # On a machine with a GPU, in a folder made by pack.sh: the tests, `bench`, `serve` or `compare`. Tests end with one summary
 # line; their logs and that line are kept in $OUT (default: results).
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit
 export LD_LIBRARY_PATH="$PWD/lib:${LD_LIBRARY_PATH:-}"
 shape=(--random-weights llama-3-8b --device cuda)
 
