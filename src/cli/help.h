@@ -46,7 +46,7 @@ inline constexpr std::string_view kServeHelp =
                              0: any); --no-chunk-sizing: prompts go in whole chunks all the same
   --no-prefix-cache          don't keep the work of earlier prompts
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
-  --threads N, --isa NAME    one per core; PUNA_CPU or the best: scalar, avx2, avx512, avx512_bf16, amx
+  --threads N, --isa NAME    one per core; PUNA_CPU or best: scalar, avx2, avx512, avx512_bf16, amx
   --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
   --device cuda[:N]          on a GPU, in bf16 (cpu); --memory-budget is of the host then
   --random-weights SHAPE     no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
