@@ -13,7 +13,7 @@ namespace {
 using testing::HasSubstr;
 using State = HttpReader::State;
 
-constexpr HttpReader::Limits kLimits{.max_header_bytes = 1024, .max_body_bytes = 100};
+constexpr HttpReader::Limits kReaderLimits{.max_header_bytes = 1024, .max_body_bytes = 100};
 
 // Feeds `bytes` in pieces of `piece`, as the connection does. Returns what the reader left.
 std::string feed(HttpReader& reader, std::string_view bytes, size_t piece) {
@@ -31,7 +31,7 @@ std::string feed(HttpReader& reader, std::string_view bytes, size_t piece) {
 }
 
 int error_status(std::string_view bytes) {
-  HttpReader reader(kLimits);
+  HttpReader reader(kReaderLimits);
   feed(reader, bytes, bytes.size());
   return reader.state() == State::kError ? reader.error_status() : 0;
 }
@@ -41,7 +41,7 @@ TEST(HttpReaderTest, ReadsAMessageSplitAnywhere) {
       "POST http://h/a%20b%2Fc?x=1 HTTP/1.1\r\nHost: h\r\nX-Thing: one\r\nContent-Length: "
       "5\r\n\r\nhello";
   for (size_t piece = 1; piece <= message.size(); ++piece) {
-    HttpReader reader(kLimits);
+    HttpReader reader(kReaderLimits);
     EXPECT_EQ(feed(reader, message + "GET /next", piece), "GET /next");
     ASSERT_EQ(reader.state(), State::kDone) << piece << " " << reader.error_message();
     EXPECT_EQ(reader.request().method, "POST");
@@ -57,7 +57,7 @@ TEST(HttpReaderTest, ReadsChunkedBodies) {
       "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
       "3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: x\r\n\r\n";
   for (size_t piece = 1; piece <= message.size(); ++piece) {
-    HttpReader reader(kLimits);
+    HttpReader reader(kReaderLimits);
     EXPECT_EQ(feed(reader, message, piece), "");
     ASSERT_EQ(reader.state(), State::kDone) << piece << " " << reader.error_message();
     EXPECT_EQ(reader.request().body, "abcde");
@@ -66,7 +66,7 @@ TEST(HttpReaderTest, ReadsChunkedBodies) {
 }
 
 TEST(HttpReaderTest, SecondMessageStartsClean) {
-  HttpReader reader(kLimits);
+  HttpReader reader(kReaderLimits);
   std::string rest = feed(reader,
                           "POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"
                           "GET /b HTTP/1.0\r\n\r\n",
@@ -87,7 +87,7 @@ TEST(HttpReaderTest, HeadLimitCountsWhateverTheSplit) {
   while (head.size() < 2000) head += "a: 0123456789\r\n";
   head += "\r\n";
   for (const size_t piece : {size_t{1}, size_t{16}, size_t{500}, head.size()}) {
-    HttpReader reader(kLimits);
+    HttpReader reader(kReaderLimits);
     feed(reader, head, piece);
     ASSERT_EQ(reader.state(), State::kError) << piece;
     EXPECT_EQ(reader.error_status(), 431) << piece;

@@ -15,8 +15,6 @@ void append_shortest(std::string& out, Number value) {
   out.append(text.data(), end);
 }
 
-bool is_continuation(char c) { return (static_cast<uint8_t>(c) & 0xC0U) == 0x80U; }
-
 void append_escaped(std::string& out, char c) {
   static constexpr std::string_view kHex = "0123456789abcdef";
   switch (c) {

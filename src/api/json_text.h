@@ -21,6 +21,8 @@ void append_json_number(std::string& out, float value);
 
 std::string json_string(std::string_view text);
 
+// A byte within a UTF-8 sequence, not its first.
+inline bool is_continuation(char c) { return (static_cast<uint8_t>(c) & 0xC0U) == 0x80U; }
 // Bytes of the valid UTF-8 sequence at the start of `text`, or 0.
 size_t utf8_sequence(std::string_view text);
 bool is_utf8(std::string_view text);

@@ -52,8 +52,6 @@ void append_chat_token(std::string& out, std::string_view bytes, float logprob) 
   append_bytes(out, bytes);
 }
 
-bool is_continuation(char c) { return (static_cast<uint8_t>(c) & 0xC0U) == 0x80U; }
-
 }  // namespace
 
 void LogprobText::append(const engine::TokenEvent& event, std::span<const engine::TokenLogprob> top,

@@ -6,13 +6,6 @@
 #include <algorithm>
 
 namespace puna::api {
-namespace {
-
-double seconds(TimeNs time_ns) {
-  return static_cast<double>(time_ns) / static_cast<double>(kNsPerSecond);
-}
-
-}  // namespace
 
 int64_t charged_tokens(const engine::Request& request, int32_t default_output_tokens) {
   const bool counted = request.max_tokens_given || default_output_tokens == 0;
@@ -46,7 +39,7 @@ MaybeError TokenCharge::error_after(std::optional<TimeNs> wait_ns, int64_t token
         tokens, rate_->limit());
     return error;
   }
-  error.retry_after_s = seconds(*wait_ns);
+  error.retry_after_s = to_seconds(*wait_ns);
   error.message = fmt::format(
       "This request may use {} tokens, but of this API key's {} tokens a minute {} are left. Retry "
       "in {:.1f} s.",
@@ -62,9 +55,10 @@ void TokenCharge::settle(int64_t used) {
 HttpHeaders TokenCharge::headers() const {
   if (rate_ == nullptr) return {};
   const TimeNs now_ns = SteadyClock().now_ns();
-  return {{"x-ratelimit-limit-tokens", fmt::format("{}", rate_->limit())},
-          {"x-ratelimit-remaining-tokens", fmt::format("{}", rate_->remaining(now_ns))},
-          {"x-ratelimit-reset-tokens", fmt::format("{:.3f}s", seconds(rate_->full_after(now_ns)))}};
+  return {
+      {"x-ratelimit-limit-tokens", fmt::format("{}", rate_->limit())},
+      {"x-ratelimit-remaining-tokens", fmt::format("{}", rate_->remaining(now_ns))},
+      {"x-ratelimit-reset-tokens", fmt::format("{:.3f}s", to_seconds(rate_->full_after(now_ns)))}};
 }
 
 }  // namespace puna::api

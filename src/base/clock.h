@@ -13,6 +13,10 @@ using TimeNs = int64_t;
 inline constexpr TimeNs kNsPerSecond = 1'000'000'000;
 inline constexpr TimeNs kNsPerMs = 1'000'000;
 
+inline double to_seconds(TimeNs ns) {
+  return static_cast<double>(ns) / static_cast<double>(kNsPerSecond);
+}
+
 class Clock {
  public:
   virtual ~Clock() = default;

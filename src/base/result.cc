@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/result.h"
 
+#include <cerrno>
+#include <cstring>
+
 namespace puna {
 
 std::string_view error_code_name(ErrorCode code) {
@@ -23,6 +26,10 @@ std::string_view error_code_name(ErrorCode code) {
       return "internal error";
   }
   return "unknown";
+}
+
+Error system_error(std::string_view path, std::string_view action) {
+  return Error(ErrorCode::kIo, "{}: {} failed: {}", path, action, std::strerror(errno));
 }
 
 }  // namespace puna

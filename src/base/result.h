@@ -56,6 +56,9 @@ class Error {
   std::string message_;
 };
 
+// kIo, with errno: "path: creating it failed: No space left on device".
+Error system_error(std::string_view path, std::string_view action);
+
 struct Ok {};
 
 // Either a T or an Error. Result<> (T = Ok) is the result of an action without a value.

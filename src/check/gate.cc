@@ -19,10 +19,6 @@ constexpr double kControlError = 0.05;
 
 double percent(double share) { return 100 * share; }
 
-double share(int64_t part, int64_t whole) {
-  return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0;
-}
-
 bool sees_enough(const PairedCounts& counts, Hypothesis hypothesis, const GateConfig& config) {
   return config.early_error > 0 &&
          log_capital(counts, hypothesis, config.delta) >= -std::log(config.early_error);

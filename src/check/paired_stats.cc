@@ -15,10 +15,6 @@
 namespace puna::check {
 namespace {
 
-double share(int64_t part, int64_t whole) {
-  return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
-}
-
 // Where the score, which falls as the loss rises, passes `target`.
 double tango_bound(const PairedCounts& counts, double target) {
   double low = -1;
@@ -57,6 +53,10 @@ ClusterMean cluster_mean(std::span<const double> differences, std::span<const in
 }
 
 }  // namespace
+
+double share(int64_t part, int64_t whole) {
+  return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+}
 
 double tango_score(const PairedCounts& counts, double loss) {
   const auto n = static_cast<double>(counts.items);

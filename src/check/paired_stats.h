@@ -16,6 +16,9 @@
 
 namespace puna::check {
 
+// part / whole; 0 of nothing.
+double share(int64_t part, int64_t whole);
+
 struct PairedCounts {
   int64_t items = 0;
   int64_t lost = 0;    // b: the base right, the variant wrong

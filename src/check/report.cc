@@ -10,10 +10,6 @@
 namespace puna::check {
 namespace {
 
-double share(int64_t part, int64_t whole) {
-  return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0;
-}
-
 FamilyCertificate family_certificate(const FamilyReport& report) {
   const FamilyResult& result = report.result;
   const PairedCounts& counts = result.counts;

@@ -20,7 +20,7 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr TimeNs kWarmUpBudget = kNsPerSecond;
+constexpr TimeNs kBenchWarmUpBudget = kNsPerSecond;
 constexpr int32_t kPeakRows = 32;
 
 struct EngineBenchResult {
@@ -193,7 +193,7 @@ Result<int> bench_engine(const BenchEngineFlags& flags) {
   report.kv_type = kv_type_name(flags.model.kv_type());
   report.step_bytes = model.layer_bytes + model.head_bytes;
   const SteadyClock clock;
-  warm_up(*planned.backend, clock, kWarmUpBudget);
+  warm_up(*planned.backend, clock, kBenchWarmUpBudget);
   report.machine.roof = meter->measure();
   for (const int32_t batch : flags.batch) {
     const EngineBenchCase work = {.batch = batch,

@@ -20,7 +20,9 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr TimeNs kWarmUpBudget = kNsPerSecond;
+constexpr TimeNs kGpuWarmUpBudget = kNsPerSecond;
+constexpr int32_t kGraphTimes = 20;
+constexpr size_t kLastSteps = 8;  // beside the last one's graph
 
 struct GpuResult {
   EngineBenchCase work;
@@ -31,9 +33,23 @@ struct GpuResult {
   double step_ms_p99 = 0;
   double decode_tokens_per_s = 0;
   double decode_gb_per_s = 0;  // bytes that a step must read, by the mean step
+  double graph_ms = 0;         // of the last step, without the host between
+  double host_share = 0;       // of the last steps: what they took beyond the graph
 };
 
-GpuResult summarise(const EngineBenchCase& work, const EngineTimes& times, const ModelWork& model) {
+// The host's share of the last steps, once their graph's time is known.
+void add_graph(GpuResult& result, const EngineTimes& times, double graph_ms) {
+  const size_t count = std::min(kLastSteps, times.steps.size());
+  double last_ms = 0;
+  for (size_t i = 1; i <= count; ++i)
+    last_ms += static_cast<double>(times.steps[times.steps.size() - i]) * 1e-6;
+  last_ms /= static_cast<double>(count);
+  result.graph_ms = graph_ms;
+  result.host_share = graph_ms > 0 ? 1 - graph_ms / last_ms : 0;
+}
+
+GpuResult summarise_gpu(const EngineBenchCase& work, const EngineTimes& times,
+                        const ModelWork& model) {
   const double prefill_s = static_cast<double>(quantile(times.prefill, 0.5)) * 1e-9;
   double decode_s = 0;
   for (const TimeNs step : times.steps) decode_s += static_cast<double>(step) * 1e-9;
@@ -65,6 +81,8 @@ void print_json(const std::string& model, const engine::CudaBackendFacts& facts,
                                 {"step_ms_p50", result.step_ms_p50},
                                 {"step_ms_p99", result.step_ms_p99},
                                 {"decode_tokens_per_s", result.decode_tokens_per_s},
+                                {"graph_ms", result.graph_ms},
+                                {"host_share", result.host_share},
                                 {"read_gb_per_s", result.decode_gb_per_s},
                                 {"fraction_of_read_bandwidth", result.decode_gb_per_s / roof}});
   }
@@ -82,18 +100,20 @@ void print_header(const std::string& model, const engine::CudaBackendFacts& fact
                   double ready_s) {
   fmt::print("{} on {}: ready in {:.1f} s, reads {:.0f} GB/s at most\n{}{}", model, facts.device,
              ready_s, roof, device_memory(facts).table(), facts.products);
-  fmt::print("{:>5} {:>6} {:>6} | {:>11} {:>7} | {:>8} {:>8} {:>8} {:>10} {:>6} {:>6}\n", "batch",
-             "prompt", "output", "prefill t/s", "TFLOP/s", "mean ms", "p50 ms", "p99 ms",
-             "decode t/s", "GB/s", "% read");
+  fmt::print(
+      "{:>5} {:>6} {:>6} | {:>11} {:>7} | {:>8} {:>8} {:>8} {:>10} {:>6} {:>6} {:>8} {:>6}\n",
+      "batch", "prompt", "output", "prefill t/s", "TFLOP/s", "mean ms", "p50 ms", "p99 ms",
+      "decode t/s", "GB/s", "% read", "graph ms", "% host");
 }
 
 void print_row(const GpuResult& result, double roof) {
   fmt::print(
       "{:>5} {:>6} {:>6} | {:>11.0f} {:>7.0f} | {:>8.3f} {:>8.3f} {:>8.3f} {:>10.0f} {:>6.0f} "
-      "{:>6.1f}\n",
+      "{:>6.1f} {:>8.3f} {:>6.2f}\n",
       result.work.batch, result.work.prompt, result.work.output, result.prefill_tokens_per_s,
       result.prefill_tflop_per_s, result.step_ms, result.step_ms_p50, result.step_ms_p99,
-      result.decode_tokens_per_s, result.decode_gb_per_s, 100 * result.decode_gb_per_s / roof);
+      result.decode_tokens_per_s, result.decode_gb_per_s, 100 * result.decode_gb_per_s / roof,
+      result.graph_ms, 100 * result.host_share);
   std::fflush(stdout);
 }
 
@@ -121,7 +141,7 @@ Result<int> bench_engine_on_gpu(const BenchEngineFlags& flags) {
   const double ready_s = static_cast<double>(clock.now_ns() - began) * 1e-9;
   const int32_t device = cuda_ordinal(flags.model.device).value_or(0);
   ASSIGN_OR_RETURN(const double roof, engine::measure_cuda_read(device));
-  warm_up(*planned.backend, clock, kWarmUpBudget);
+  warm_up(*planned.backend, clock, kGpuWarmUpBudget);
   const ModelWork model = ModelWork::in_bf16(spec);
   const std::string name =
       flags.model.random_weights.empty() ? flags.model.model : flags.model.random_weights;
@@ -132,7 +152,9 @@ Result<int> bench_engine_on_gpu(const BenchEngineFlags& flags) {
                                   .prompt = flags.prompt,
                                   .output = flags.output,
                                   .chunk = flags.chunk > 0 ? flags.chunk : size.max_batch_tokens};
-    results.push_back(summarise(work, time_engine(*planned.backend, clock, work), model));
+    const EngineTimes times = time_engine(*planned.backend, clock, work);
+    results.push_back(summarise_gpu(work, times, model));
+    add_graph(results.back(), times, engine::time_cuda_graph(*planned.backend, kGraphTimes));
     if (!flags.json) print_row(results.back(), roof);
   }
   if (flags.json) print_json(name, *planned.gpu, roof, ready_s, results);

@@ -10,7 +10,7 @@
 namespace puna::cli {
 namespace {
 
-constexpr std::string_view kFlag = "--api-keys-file";
+constexpr std::string_view kKeysFlag = "--api-keys-file";
 constexpr double kLeastWeight = 0.001;
 
 Result<api::KeyPolicy> read_key(const TomlTable& table) {
@@ -73,8 +73,8 @@ class Together {
 }  // namespace
 
 Result<std::vector<api::KeyPolicy>> read_keys_file(const std::string& path) {
-  ASSIGN_OR_RETURN(const toml::table file, open_toml(kFlag, path));
-  const std::string where = fmt::format("{} {}", kFlag, path);
+  ASSIGN_OR_RETURN(const toml::table file, open_toml(kKeysFlag, path));
+  const std::string where = fmt::format("{} {}", kKeysFlag, path);
   for (const auto& [key, node] : file) {
     if (key.str() == "key") continue;
     return Error(ErrorCode::kInvalidArgument, "{}:{}: there is no setting \"{}\", only [[key]]",

@@ -10,8 +10,8 @@
 namespace puna::cli {
 namespace {
 
-constexpr TimeNs kRedrawNs = 100 * kNsPerMs;
-constexpr uint64_t kBarCells = 30;
+constexpr TimeNs kLoadRedrawNs = 100 * kNsPerMs;
+constexpr uint64_t kLoadBarCells = 30;
 
 }  // namespace
 
@@ -33,12 +33,12 @@ void LoadProgressPrinter::update(uint64_t done, uint64_t total) {
 
 void LoadProgressPrinter::draw(uint64_t done, uint64_t total) {
   const TimeNs now = clock_.now_ns();
-  if (bar_open_ && done < total && now - drawn_ns_ < kRedrawNs) return;
+  if (bar_open_ && done < total && now - drawn_ns_ < kLoadRedrawNs) return;
   drawn_ns_ = now;
   bar_open_ = done < total;
-  const uint64_t cells = done * kBarCells / total;
+  const uint64_t cells = done * kLoadBarCells / total;
   write_(fmt::format("\r{} [{:#<{}}{:.<{}}] {:>3} % of {}{}", work_, "", cells, "",
-                     kBarCells - cells, done * 100 / total, plan::format_bytes(total),
+                     kLoadBarCells - cells, done * 100 / total, plan::format_bytes(total),
                      bar_open_ ? "" : "\n"));
 }
 

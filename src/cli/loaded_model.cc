@@ -22,11 +22,6 @@ namespace {
 
 constexpr TimeNs kWarmUpBudget = 150 * kNsPerMs;
 
-void print_to_stderr(std::string_view text) {
-  fmt::print(stderr, "{}", text);
-  std::fflush(stderr);
-}
-
 }  // namespace
 
 std::string compute_summary(const ModelFlags& flags) {

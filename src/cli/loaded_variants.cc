@@ -18,12 +18,7 @@
 namespace puna::cli {
 namespace {
 
-constexpr TimeNs kWarmUpBudget = 100 * kNsPerMs;  // of each
-
-void print_to_stderr(std::string_view text) {
-  fmt::print(stderr, "{}", text);
-  std::fflush(stderr);
-}
+constexpr TimeNs kVariantWarmUpBudget = 100 * kNsPerMs;
 
 }  // namespace
 
@@ -72,7 +67,7 @@ Result<> LoadedVariants::load_one(Parts& parts, size_t index, const plan::PlanRe
   parts.backends.push_back(
       std::make_unique<engine::TurnBackend>(std::move(backend).value(), parts.turn));
   source.drop_pages();
-  warm_up(*parts.backends.back(), parts.clock, kWarmUpBudget);
+  warm_up(*parts.backends.back(), parts.clock, kVariantWarmUpBudget);
 
   engine::EngineConfig engine = engine_config(size);
   engine.prefill_chunk_tokens = std::min(engine.prefill_chunk_tokens, plan.max_batch_tokens);

@@ -17,13 +17,13 @@
 namespace puna::cli {
 namespace {
 
-Result<Command> parse(std::vector<const char*> arguments) {
+Result<Command> parse_serve(std::vector<const char*> arguments) {
   arguments.insert(arguments.begin(), {"puna", "serve"});
   return parse_command(static_cast<int>(arguments.size()), arguments.data());
 }
 
-ServeFlags serve_flags(std::vector<const char*> arguments) {
-  auto command = parse(std::move(arguments));
+ServeFlags parsed_flags(std::vector<const char*> arguments) {
+  auto command = parse_serve(std::move(arguments));
   EXPECT_TRUE(command.ok()) << command.error().message();
   return std::get<ServeFlags>(std::move(command).value());
 }
@@ -82,22 +82,22 @@ TEST(PaceFlags, ReachTheScheduler) {
     return ::testing::AllOf(::testing::Gt(0.8 * target_ms), ::testing::Le(target_ms));
   };
   const auto whole_chunk = ::testing::DoubleEq(2 + kPrefillChunkTokens / 4.0);
-  EXPECT_THAT(longest_gap_ms(serve_flags({"m.gguf"})), keeps(50)) << "the default of the class";
-  EXPECT_THAT(longest_gap_ms(serve_flags({"m.gguf", "--tpot-target", "12"})), keeps(12));
-  EXPECT_THAT(longest_gap_ms(serve_flags({"m.gguf", "--tpot-target", "0"})), whole_chunk);
-  EXPECT_THAT(longest_gap_ms(serve_flags({"m.gguf", "--no-chunk-sizing"})), whole_chunk);
+  EXPECT_THAT(longest_gap_ms(parsed_flags({"m.gguf"})), keeps(50)) << "the default of the class";
+  EXPECT_THAT(longest_gap_ms(parsed_flags({"m.gguf", "--tpot-target", "12"})), keeps(12));
+  EXPECT_THAT(longest_gap_ms(parsed_flags({"m.gguf", "--tpot-target", "0"})), whole_chunk);
+  EXPECT_THAT(longest_gap_ms(parsed_flags({"m.gguf", "--no-chunk-sizing"})), whole_chunk);
   const ConfigText file("[class.interactive]\ntpot-target-ms = 25\n");
-  EXPECT_THAT(longest_gap_ms(serve_flags({"m.gguf", "--config", file.path.c_str()})), keeps(25));
-  EXPECT_THAT(
-      longest_gap_ms(serve_flags({"m.gguf", "--config", file.path.c_str(), "--tpot-target", "12"})),
-      keeps(12))
+  EXPECT_THAT(longest_gap_ms(parsed_flags({"m.gguf", "--config", file.path.c_str()})), keeps(25));
+  EXPECT_THAT(longest_gap_ms(
+                  parsed_flags({"m.gguf", "--config", file.path.c_str(), "--tpot-target", "12"})),
+              keeps(12))
       << "flags win";
   const ConfigText both("no-chunk-sizing = true\ntpot-target = 12\n");
-  const ServeFlags flags = serve_flags({"m.gguf", "--config", both.path.c_str()});
+  const ServeFlags flags = parsed_flags({"m.gguf", "--config", both.path.c_str()});
   EXPECT_TRUE(flags.no_chunk_sizing);
   EXPECT_EQ(flags.classes[0].tpot_target_ns, 12 * kNsPerMs);
   EXPECT_EQ(flags.classes[1].tpot_target_ns, 200 * kNsPerMs) << "of interactive ones only";
-  const auto negative = parse({"m.gguf", "--tpot-target", "-1"});
+  const auto negative = parse_serve({"m.gguf", "--tpot-target", "-1"});
   ASSERT_FALSE(negative.ok());
   EXPECT_THAT(std::string(negative.error().message()), ::testing::HasSubstr("--tpot-target"));
 }

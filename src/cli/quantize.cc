@@ -29,13 +29,7 @@ namespace json = boost::json;
 using formats::Checkpoint;
 using plan::format_bytes;
 
-constexpr int kInterruptedExitCode = 130;  // as a shell reports Ctrl-C
 constexpr std::string_view kShippedText = "default";
-
-void print_to_stderr(std::string_view text) {
-  fmt::print(stderr, "{}", text);
-  std::fflush(stderr);
-}
 
 // One run of the command: what was asked for, and whether somebody pressed Ctrl-C.
 class Run {

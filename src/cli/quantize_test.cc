@@ -17,7 +17,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-Result<Command> parse(std::vector<const char*> arguments) {
+Result<Command> parse_quantize(std::vector<const char*> arguments) {
   arguments.insert(arguments.begin(), {"puna", "quantize"});
   return parse_command(static_cast<int>(arguments.size()), arguments.data());
 }
@@ -47,7 +47,8 @@ class QuantizeCommand : public testing::Test {
 };
 
 TEST_F(QuantizeCommand, ReadsItsFlags) {
-  auto command = parse({"in", "out.gguf", "--type", "Q4_0", "--imatrix", "m.dat", "--json"});
+  auto command =
+      parse_quantize({"in", "out.gguf", "--type", "Q4_0", "--imatrix", "m.dat", "--json"});
   ASSERT_TRUE(command.ok()) << command.error().message();
   const auto& flags = std::get<QuantizeFlags>(*command);
   EXPECT_EQ(flags.input, "in");
@@ -55,14 +56,16 @@ TEST_F(QuantizeCommand, ReadsItsFlags) {
   EXPECT_EQ(flags.type, "Q4_0");
   EXPECT_EQ(flags.imatrix, "m.dat");
   EXPECT_TRUE(flags.json);
-  EXPECT_FALSE(parse({"in", "out.gguf"}).ok());
-  EXPECT_FALSE(parse({"in", "--type", "Q4_0"}).ok());
-  EXPECT_FALSE(parse({"in", "out", "--type", "Q4_0", "--imatrix", "a", "--calibration", "b"}).ok());
-  EXPECT_FALSE(parse({"in", "out", "--type", "Q4_0", "--imatrix-out", "a"}).ok());
-  EXPECT_FALSE(parse({"in", "out", "--type", "W4A16", "--awq"}).ok());
+  EXPECT_FALSE(parse_quantize({"in", "out.gguf"}).ok());
+  EXPECT_FALSE(parse_quantize({"in", "--type", "Q4_0"}).ok());
   EXPECT_FALSE(
-      parse({"in", "out", "--type", "W4A16", "--calibration", "t", "--awq", "--gptq"}).ok());
-  EXPECT_TRUE(parse({"in", "out", "--type", "W4A16", "--calibration", "t", "--awq"}).ok());
+      parse_quantize({"in", "out", "--type", "Q4_0", "--imatrix", "a", "--calibration", "b"}).ok());
+  EXPECT_FALSE(parse_quantize({"in", "out", "--type", "Q4_0", "--imatrix-out", "a"}).ok());
+  EXPECT_FALSE(parse_quantize({"in", "out", "--type", "W4A16", "--awq"}).ok());
+  EXPECT_FALSE(
+      parse_quantize({"in", "out", "--type", "W4A16", "--calibration", "t", "--awq", "--gptq"})
+          .ok());
+  EXPECT_TRUE(parse_quantize({"in", "out", "--type", "W4A16", "--calibration", "t", "--awq"}).ok());
 }
 
 TEST_F(QuantizeCommand, MakesAModelThatLoads) {

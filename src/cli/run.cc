@@ -19,7 +19,6 @@ namespace puna::cli {
 namespace {
 
 constexpr size_t kMaxPromptBytes = 16 << 20;
-constexpr int kInterruptedExitCode = 130;  // as a shell reports Ctrl-C
 
 uint64_t fresh_seed() {
   std::random_device source;

@@ -7,6 +7,8 @@
 
 namespace puna::cli {
 
+inline constexpr int kInterruptedExitCode = 130;  // as a shell reports Ctrl-C
+
 class Signals {
  public:
   Signals();

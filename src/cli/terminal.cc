@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/terminal.h"
 
+#include <fmt/core.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
 #include <utility>
 
 namespace puna::cli {
@@ -37,6 +39,11 @@ InputKind LineReader::read_line(std::string& line) {
 bool stdin_is_terminal() { return isatty(STDIN_FILENO) == 1; }
 bool stdout_is_terminal() { return isatty(STDOUT_FILENO) == 1; }
 bool stderr_is_terminal() { return isatty(STDERR_FILENO) == 1; }
+
+void print_to_stderr(std::string_view text) {
+  fmt::print(stderr, "{}", text);
+  std::fflush(stderr);
+}
 
 Result<std::string> read_stdin(size_t max_bytes) {
   std::string text;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "cli/signals.h"
@@ -26,6 +27,8 @@ class LineReader {
 bool stdin_is_terminal();
 bool stdout_is_terminal();
 bool stderr_is_terminal();
+// At once, so that a bar moves.
+void print_to_stderr(std::string_view text);
 
 // All of stdin, at most `max_bytes`.
 Result<std::string> read_stdin(size_t max_bytes);

@@ -15,8 +15,6 @@ constexpr double kShareOfFree = 3;     // of the queue that one tenant may have,
 constexpr std::array<std::string_view, kNumClasses> kClassNames = {"interactive", "batch",
                                                                    "background"};
 
-double seconds(TimeNs ns) { return static_cast<double>(ns) / static_cast<double>(kNsPerSecond); }
-
 double retry_in(double wait_s) { return std::clamp(wait_s, kShortestRetryS, kLongestRetryS); }
 
 }  // namespace
@@ -200,7 +198,7 @@ double Load::seconds_until_starts(int64_t count, TimeNs now_ns) const {
   const auto beyond = static_cast<double>(count - num_starts);
   if (beyond > 0 && starts_per_s <= 0) return -1;
   const double more_s = beyond > 0 ? beyond / starts_per_s : 0.0;
-  return std::max(0.0, starts_s[last] + more_s - seconds(now_ns - published_ns));
+  return std::max(0.0, starts_s[last] + more_s - to_seconds(now_ns - published_ns));
 }
 
 double Admission::starts_per_s() const {
@@ -273,7 +271,7 @@ std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim, const Esti
       claim.class_requests > 0 ? claim.class_tokens + claim.tokens - policy.max_queued_tokens : 0;
   const bool full =
       claim.all_requests > 0 && (requests_over > 0 || tokens_over > 0 || class_over > 0);
-  const double limit_s = seconds(policy.max_queue_time_ns);
+  const double limit_s = to_seconds(policy.max_queue_time_ns);
   const bool slow = limit_s > 0 && claim.requests_ahead > 0 && estimate.wait_s > limit_s &&
                     classes_[claim.rank].drain_rate.measured();
   const int64_t share_over = full ? 0 : over_share(claim);
@@ -307,7 +305,7 @@ std::unique_ptr<Refusal> Admission::target_refusal(const Request& request, const
   refusal->reason = RefusalReason::kDeadline;
   refusal->retry_after_s = retry_in(estimate.wait_s);
   if (request.deadline_ns != 0) {
-    const double left_s = seconds(request.deadline_ns - now_ns);
+    const double left_s = to_seconds(request.deadline_ns - now_ns);
     // Without max_tokens the answer is as long as the deadline lets it be.
     const double needed_s = request.max_tokens_given ? estimate.end_p50_s : estimate.ttft_p50_s;
     if (needed_s > left_s) {
@@ -320,14 +318,14 @@ std::unique_ptr<Refusal> Admission::target_refusal(const Request& request, const
       return refusal;
     }
   }
-  const double ttft_s = seconds(request.ttft_target_ns);
+  const double ttft_s = to_seconds(request.ttft_target_ns);
   if (ttft_s > 0 && estimate.ttft_p50_s > ttft_s) {
     refusal->message =
         fmt::format("The first token would take {:.3f} s, over the target of {:.3f} s.",
                     estimate.ttft_p50_s, ttft_s);
     return refusal;
   }
-  const double tpot_s = seconds(request.tpot_target_ns);
+  const double tpot_s = to_seconds(request.tpot_target_ns);
   if (tpot_s > 0 && estimate.tpot_p50_s > tpot_s) {
     refusal->message = fmt::format("A token would take {:.4f} s, over the target of {:.4f} s.",
                                    estimate.tpot_p50_s, tpot_s);
@@ -346,7 +344,7 @@ double Admission::queue_fill(size_t rank) const {
                             1, std::min(policy.max_queued_tokens, config_.max_queued_tokens))));
   const double rate = classes_[rank].drain_rate.requests_per_s();
   if (policy.max_queue_time_ns > 0 && rate > 0) {
-    fill = std::max(fill, requests / rate / seconds(policy.max_queue_time_ns));
+    fill = std::max(fill, requests / rate / to_seconds(policy.max_queue_time_ns));
   }
   return fill;
 }

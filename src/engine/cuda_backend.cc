@@ -4,10 +4,12 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "engine/cuda_fault.h"
 #include "engine/cuda_llama.h"
 #include "engine/cuda_step_layout.h"
 #include "engine/sampler.h"
@@ -60,24 +62,31 @@ class CudaStepRunner final : public Backend {
   const BackendLimits& limits() const override { return limits_; }
   void start(const Batch& batch) override;
   std::span<const SampledToken> collect() override;
+  double time_graph(int32_t times);
 
   uint64_t pinned_bytes() const { return pinned_.bytes(); }
   const CudaLlama& llama() const { return *llama_; }
 
  private:
   CudaStepRunner(const CudaBackendConfig& config, const formats::ModelSpec& spec)
-      : limits_(limits_of(config, spec.vocab_size)), sampler_(spec.vocab_size, {}) {}
+      : limits_(limits_of(config, spec.vocab_size)),
+        step_limit_(config.step_limit_ms),
+        sampler_(spec.vocab_size, {}) {}
   Result<> allocate(const formats::ModelSpec& spec);
   void capture_graphs();
   CudaStep step_of(const CudaStepLayout& layout) const;
   // Everything after the step's words have arrived, up to the tokens' copy to the host.
   void enqueue(const CudaStepLayout& layout);
+  const Graph* graph_of_step() const;
+  void wait_for_step();
   void sample_on_host();
   size_t bytes_of_words() const {
     return static_cast<size_t>(CudaStepLayout::words_for(limits_)) * sizeof(int32_t);
   }
 
   const BackendLimits limits_;
+  const std::chrono::milliseconds step_limit_;
+  CudaFault fault_;
   int32_t ordinal_ = 0;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CudaLlama> llama_;
@@ -102,6 +111,7 @@ Result<std::unique_ptr<CudaStepRunner>> CudaStepRunner::create(
     const CudaBackendConfig& config, const cuda::DeviceFacts& device) {
   std::unique_ptr<CudaStepRunner> runner(new CudaStepRunner(config, spec));
   runner->ordinal_ = config.device;
+  ASSIGN_OR_RETURN(runner->fault_, CudaFault::from_environment());
   check_device(cudaStreamCreateWithFlags(&runner->stream_, cudaStreamNonBlocking),
                "creating a stream");
   ASSIGN_OR_RETURN(runner->llama_, CudaLlama::create(spec, checkpoint, llama_limits(config), device,
@@ -153,7 +163,7 @@ CudaStep CudaStepRunner::step_of(const CudaStepLayout& layout) const {
           .block_tables = words,
           .decode_items = reinterpret_cast<const cuda::DecodeItem*>(words + layout.decode_items()),
           .num_decode_items = words,
-          .has_decode = layout.num_decode() > 0,
+          .num_decode_rows = layout.all_decode() ? layout.rows() : layout.num_decode(),
           .tiles = reinterpret_cast<const cuda::QueryTile*>(words + layout.tiles()),
           .num_tiles = layout.num_tiles(),
           .logit_rows = words + layout.logit_row_index(),
@@ -215,6 +225,13 @@ void CudaStepRunner::capture_graphs() {
   check_device(cudaStreamSynchronize(stream_), "capture");
 }
 
+const Graph* CudaStepRunner::graph_of_step() const {
+  const auto graph = std::find_if(graphs_.begin(), graphs_.end(), [&](const Graph& g) {
+    return layout_->all_decode() && g.rows == layout_->rows();
+  });
+  return graph == graphs_.end() ? nullptr : &*graph;
+}
+
 void CudaStepRunner::start(const Batch& batch) {
   CHECK(batch_ == nullptr);
   batch_ = &batch;
@@ -225,10 +242,8 @@ void CudaStepRunner::start(const Batch& batch) {
                                static_cast<size_t>(layout_->words()) * sizeof(int32_t),
                                cudaMemcpyHostToDevice, stream_),
                "copying the step");
-  const auto graph = std::find_if(graphs_.begin(), graphs_.end(), [&](const Graph& g) {
-    return layout_->all_decode() && g.rows == layout_->rows();
-  });
-  if (graph != graphs_.end()) {
+  fault_.begin_step(stream_);
+  if (const Graph* graph = graph_of_step(); graph != nullptr) {
     check_device(cudaGraphLaunch(graph->exec, stream_), "a graph's launch");
   } else {
     enqueue(*layout_);
@@ -258,9 +273,42 @@ void CudaStepRunner::sample_on_host() {
   }
 }
 
+// Asks again and again, as cudaStreamSynchronize() would, which waits forever for a GPU that is
+// gone.
+void CudaStepRunner::wait_for_step() {
+  const auto end = std::chrono::steady_clock::now() + step_limit_;
+  for (;;) {
+    const cudaError_t status = cudaStreamQuery(stream_);
+    if (status != cudaErrorNotReady) return check_device(status, "a step");
+    if (std::chrono::steady_clock::now() > end)
+      cuda::give_up_device("a step", "no result within the limit of a step's time");
+  }
+}
+
+double CudaStepRunner::time_graph(int32_t times) {
+  CHECK(batch_ == nullptr && times > 0);
+  const Graph* graph = graph_of_step();
+  if (graph == nullptr) return 0;
+  cudaEvent_t begin = nullptr;
+  cudaEvent_t end = nullptr;
+  check_device(cudaEventCreate(&begin), "an event");
+  check_device(cudaEventCreate(&end), "an event");
+  check_device(cudaGraphLaunch(graph->exec, stream_), "a graph's launch");  // begins behind a step
+  check_device(cudaEventRecord(begin, stream_), "an event");
+  for (int32_t i = 0; i < times; ++i)
+    check_device(cudaGraphLaunch(graph->exec, stream_), "a graph's launch");
+  check_device(cudaEventRecord(end, stream_), "an event");
+  check_device(cudaEventSynchronize(end), "timing a graph");
+  float milliseconds = 0.0F;
+  check_device(cudaEventElapsedTime(&milliseconds, begin, end), "an event");
+  (void)cudaEventDestroy(begin);
+  (void)cudaEventDestroy(end);
+  return static_cast<double>(milliseconds) / times;
+}
+
 std::span<const SampledToken> CudaStepRunner::collect() {
   CHECK(batch_ != nullptr);
-  check_device(cudaStreamSynchronize(stream_), "a step");
+  wait_for_step();
   const auto items = layout_->sample_items();
   const size_t count = batch_->items.empty() ? 0 : items.size();
   bool all_sampled = true;
@@ -335,6 +383,10 @@ Result<CudaBackend> make_cuda_backend(const formats::Checkpoint& checkpoint,
 Result<CudaBackend> make_random_cuda_backend(const formats::ModelSpec& spec,
                                              const CudaBackendConfig& config) {
   return make_backend(spec, nullptr, config);
+}
+
+double time_cuda_graph(Backend& backend, int32_t times) {
+  return static_cast<CudaStepRunner&>(backend).time_graph(times);
 }
 
 Result<CudaMemory> cuda_memory(int32_t device) {

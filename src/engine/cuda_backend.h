@@ -23,6 +23,7 @@ struct CudaBackendConfig {
   int32_t max_batch_tokens = 2048;
   int32_t max_model_len = 2048;
   bool graphs = true;
+  int32_t step_limit_ms = 60'000;  // a step that takes longer ends the process: the GPU is lost
 };
 
 // What the GPU gave and what was taken of it, in bytes.
@@ -50,6 +51,11 @@ Result<CudaBackend> make_cuda_backend(const formats::Checkpoint& checkpoint,
 // Random weights of a spec's shape, made on the GPU: for measuring speed.
 Result<CudaBackend> make_random_cuda_backend(const formats::ModelSpec& spec,
                                              const CudaBackendConfig& config);
+
+// How long the GPU takes for the last step, a graph's, in ms: launched `times` times in a row with
+// no host between. What a step takes beyond that is the host's. 0 if that step was no graph's.
+// Between steps; `backend` is one of those above.
+double time_cuda_graph(Backend& backend, int32_t times);
 
 // Bytes of that GPU's memory now. Errors as above.
 struct CudaMemory {

@@ -23,6 +23,8 @@ Result<CudaBackend> make_random_cuda_backend(const formats::ModelSpec& /*spec*/,
   return absent();
 }
 
+double time_cuda_graph(Backend& /*backend*/, int32_t /*times*/) { return 0; }
+
 Result<CudaMemory> cuda_memory(int32_t /*device*/) { return absent(); }
 
 Result<double> measure_cuda_read(int32_t /*device*/) { return absent(); }

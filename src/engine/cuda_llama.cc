@@ -85,8 +85,7 @@ CudaLlamaBytes CudaLlama::bytes(const ModelSpec& spec, const CudaLlamaLimits& li
       floats(logit_rows * spec.vocab_size) + floats(int64_t{limits.max_positions} * spec.head_dim);
   const int32_t chunks = cuda::chunks_of_positions(limits.max_positions);
   bytes.attention =
-      floats(cuda::partial_floats(attention_shape(spec), limits.max_logit_rows, chunks)) +
-      floats(int64_t{limits.max_logit_rows} * spec.num_kv_heads);
+      floats(cuda::partial_floats(attention_shape(spec), limits.max_logit_rows, chunks));
   return bytes;
 }
 
@@ -126,7 +125,6 @@ void CudaLlama::lay_out() {
   scratch_.max_chunks = cuda::chunks_of_positions(limits_.max_positions);
   scratch_.partials = arena_.take<float>(
       cuda::partial_floats(attention_shape(spec_), limits_.max_logit_rows, scratch_.max_chunks));
-  scratch_.counters = arena_.take<int32_t>(int64_t{limits_.max_logit_rows} * spec_.num_kv_heads);
 }
 
 // theta^(-2i / head_dim) / divisor, rounded to f32 where transformers rounds; then its angle's
@@ -293,9 +291,10 @@ void CudaLlama::attend(const CudaStep& step, const Layer& layer, cuda::Stream st
                                     .block_tables = step.block_tables,
                                     .out = work_.attended,
                                     .scale = 1.0F / std::sqrt(static_cast<float>(spec_.head_dim))};
-  if (step.has_decode) {
-    cuda::attention_decode(args, unrotated, step.decode_items, step.num_decode_items, scratch_,
-                           decode_warps_, stream);
+  if (step.num_decode_rows > 0) {
+    const cuda::DecodeRows rows = {step.decode_items, step.num_decode_items, step.positions,
+                                   step.num_decode_rows};
+    cuda::attention_decode(args, unrotated, rows, scratch_, decode_warps_, stream);
   }
   if (step.num_tiles > 0) cuda::attention_prefill(args, step.tiles, step.num_tiles, stream);
 }

@@ -45,7 +45,7 @@ struct CudaStep {
   const int32_t* block_tables = nullptr;
   const kernels::cuda::DecodeItem* decode_items = nullptr;
   const int32_t* num_decode_items = nullptr;
-  bool has_decode = false;
+  int32_t num_decode_rows = 0;  // padded as `rows`; they come first
   const kernels::cuda::QueryTile* tiles = nullptr;
   int32_t num_tiles = 0;
   const int32_t* logit_rows = nullptr;  // [num_logits]

@@ -122,7 +122,7 @@ std::vector<float> gpu_logits(const Checkpoint& checkpoint, const std::vector<in
                     .decode_items = reinterpret_cast<const cuda::DecodeItem*>(
                         on_device + layout.decode_items()),
                     .num_decode_items = on_device,
-                    .has_decode = true,
+                    .num_decode_rows = layout.rows(),
                     .tiles = nullptr,
                     .num_tiles = 0,
                     .logit_rows = on_device + layout.logit_row_index(),

@@ -11,15 +11,13 @@
 namespace puna::engine {
 namespace {
 
-constexpr double kQuantileRate = 0.05;  // of the factors on estimated first-token times
-constexpr double kFactorFloor = 0.1;
-constexpr double kFactorCeiling = 20.0;
+constexpr double kTtftQuantileRate = 0.05;  // of the factors on estimated first-token times
+constexpr double kTtftFactorFloor = 0.1;
+constexpr double kTtftFactorCeiling = 20.0;
 constexpr double kOutputMemory = 0.05;  // weight of the newest answer in the mean length
 constexpr double kStepMemory = 0.1;     // weight of the newest step in the mean duration
 constexpr double kShareMemory = 0.05;   // weight of the newest answer in the mean share
 constexpr auto kDeadlinePoll = std::chrono::milliseconds(5);
-
-double seconds(TimeNs ns) { return static_cast<double>(ns) / static_cast<double>(kNsPerSecond); }
 
 // Sequences that may wait: the queue's limit, or one call's choices (an empty queue takes any
 // call).
@@ -198,7 +196,7 @@ bool Engine::State::note_started() {
     leave_queue(sequence);
     admission.note_started(sequence);
     const RequestFacts& facts = sequence.channel->facts();
-    stats.queue_time_s.observe(seconds(facts.first_scheduled_ns - facts.submitted_ns));
+    stats.queue_time_s.observe(to_seconds(facts.first_scheduled_ns - facts.submitted_ns));
     stats.tenants[static_cast<size_t>(sequence.tenant)].prompt_tokens.add(
         static_cast<uint64_t>(sequence.prompt_tokens - facts.cached_prompt_tokens));
     if (!config.prefix_cache) continue;
@@ -210,7 +208,7 @@ bool Engine::State::note_started() {
 
 // Predicted against measured, then the measured step teaches the model.
 void Engine::State::learn(TimeNs backend_ns) {
-  const double measured_s = seconds(backend_ns);
+  const double measured_s = to_seconds(backend_ns);
   if (model.times().ready) {
     const double predicted_s = model.times().p50(plan.shape);
     stats.predicted_steps.add();
@@ -266,23 +264,23 @@ bool Engine::State::publish_row(const StepPlan::Row& row, const SampledToken* sa
 void Engine::State::follow_first_token(const Sequence& sequence, TimeNs now_ns) {
   if (sequence.expected_ttft_s <= 0) return;
   const double ratio =
-      seconds(now_ns - sequence.channel->facts().submitted_ns) / sequence.expected_ttft_s;
+      to_seconds(now_ns - sequence.channel->facts().submitted_ns) / sequence.expected_ttft_s;
   load.ttft_p50_factor =
-      std::clamp(follow_quantile(load.ttft_p50_factor, ratio, 0.50, kQuantileRate), kFactorFloor,
-                 kFactorCeiling);
+      std::clamp(follow_quantile(load.ttft_p50_factor, ratio, 0.50, kTtftQuantileRate),
+                 kTtftFactorFloor, kTtftFactorCeiling);
   load.ttft_p95_factor =
-      std::clamp(follow_quantile(load.ttft_p95_factor, ratio, 0.95, kQuantileRate),
-                 load.ttft_p50_factor, kFactorCeiling);
+      std::clamp(follow_quantile(load.ttft_p95_factor, ratio, 0.95, kTtftQuantileRate),
+                 load.ttft_p50_factor, kTtftFactorCeiling);
 }
 
 void Engine::State::note_step(TimeNs began_ns) {
   const TimeNs ended_ns = clock.now_ns();
   stats.steps.add();
   stats.iteration_tokens.observe(static_cast<double>(plan.num_tokens));
-  stats.step_time_s.observe(seconds(ended_ns - began_ns));
+  stats.step_time_s.observe(to_seconds(ended_ns - began_ns));
   stats.last_step_ns.store(ended_ns, std::memory_order_relaxed);
   admission.end_step(ended_ns - began_ns);
-  const double took_s = seconds(ended_ns - began_ns);
+  const double took_s = to_seconds(ended_ns - began_ns);
   recent_step_s += recent_step_s > 0 ? kStepMemory * (took_s - recent_step_s) : took_s;
 }
 
@@ -298,7 +296,7 @@ void Engine::State::measure_load() {
     const TimeNs own_ns = sequence->tpot_target_ns;
     if (own_ns > 0 && (target_ns == 0 || own_ns < target_ns)) target_ns = own_ns;
   }
-  load.tpot_target_s = seconds(target_ns);
+  load.tpot_target_s = to_seconds(target_ns);
   const auto slots = std::min(backend.limits().max_num_seqs, backend.limits().max_batch_tokens);
   load.free_slots = slots - static_cast<int64_t>(scheduler.running().size());
   load.free_blocks = scheduler.pool().available() - scheduler.promised();

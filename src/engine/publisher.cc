@@ -7,14 +7,6 @@
 #include "engine/planted_bug.h"
 
 namespace puna::engine {
-namespace {
-
-double seconds(TimeNs from_ns, TimeNs to_ns) {
-  return static_cast<double>(to_ns - from_ns) / static_cast<double>(kNsPerSecond);
-}
-
-}  // namespace
-
 Publisher::Publisher(EngineStats& stats, size_t max_wakers) : stats_(stats) {
   wakers_.reserve(max_wakers);
 }
@@ -59,14 +51,14 @@ void Publisher::observe_token(Sequence& sequence, TimeNs now_ns) {
   if (sequence.output_tokens() == 1) {
     facts.first_token_ns = now_ns;
     stats_.prompt_tokens.add(static_cast<uint64_t>(sequence.prompt_tokens));
-    stats_.time_to_first_token_s.observe(seconds(facts.submitted_ns, now_ns));
+    stats_.time_to_first_token_s.observe(to_seconds(now_ns - facts.submitted_ns));
     if (facts.quoted_ttft_p95_ns > 0) {
       stats_.ttft_over_quote.observe(static_cast<double>(now_ns - facts.submitted_ns) /
                                      static_cast<double>(facts.quoted_ttft_p95_ns));
     }
-    stats_.prefill_time_s.observe(seconds(facts.first_scheduled_ns, now_ns));
+    stats_.prefill_time_s.observe(to_seconds(now_ns - facts.first_scheduled_ns));
   } else {
-    stats_.inter_token_latency_s.observe(seconds(sequence.last_token_ns, now_ns));
+    stats_.inter_token_latency_s.observe(to_seconds(now_ns - sequence.last_token_ns));
   }
   sequence.last_token_ns = now_ns;
 }
@@ -94,8 +86,8 @@ void Publisher::observe_end(Sequence& sequence, FinishReason reason, TimeNs now_
       stats_.finished_error.add();
       return;
   }
-  stats_.e2e_latency_s.observe(seconds(facts.submitted_ns, now_ns));
-  stats_.decode_time_s.observe(seconds(facts.first_token_ns, now_ns));
+  stats_.e2e_latency_s.observe(to_seconds(now_ns - facts.submitted_ns));
+  stats_.decode_time_s.observe(to_seconds(now_ns - facts.first_token_ns));
   stats_.request_prompt_tokens.observe(static_cast<double>(sequence.prompt_tokens));
   stats_.request_generation_tokens.observe(static_cast<double>(sequence.output_tokens()));
 }

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "engine/softmax.h"
+
 #include "engine/softmax_body.inc"
 
 namespace puna::engine {

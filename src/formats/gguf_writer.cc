@@ -36,10 +36,6 @@ std::string raw_pair(std::string_view key, GgufValueType type, std::string_view 
   return raw_string(key) + raw(static_cast<uint32_t>(type)) + std::string(value);
 }
 
-Error system_error(const std::string& path, std::string_view action) {
-  return Error(ErrorCode::kIo, "{}: {} failed: {}", path, action, std::strerror(errno));
-}
-
 }  // namespace
 
 GgufWriter::GgufWriter(std::string path, Options options)

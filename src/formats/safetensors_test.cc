@@ -16,11 +16,11 @@ std::string file_of(std::string_view header, size_t data_bytes) {
   return raw<uint64_t>(header.size()) + std::string(header) + std::string(data_bytes, '\0');
 }
 
-Result<SafetensorsFile> parse(const std::string& bytes) {
+Result<SafetensorsFile> parse_safetensors(const std::string& bytes) {
   return SafetensorsFile::parse(bytes_of(bytes), "model.safetensors");
 }
-Result<SafetensorsFile> parse(std::string_view header, size_t data_bytes) {
-  return parse(file_of(header, data_bytes));
+Result<SafetensorsFile> parse_safetensors(std::string_view header, size_t data_bytes) {
+  return parse_safetensors(file_of(header, data_bytes));
 }
 
 TEST(Safetensors, ReadsWhatTheirLibraryWrites) {
@@ -44,67 +44,72 @@ TEST(Safetensors, ReadsWhatTheirLibraryWrites) {
 
 TEST(SafetensorsRefuses, EveryPrefix) {
   const std::string whole = read_text(golden("formats/mixed.safetensors"));
-  ASSERT_TRUE(parse(whole).ok());
+  ASSERT_TRUE(parse_safetensors(whole).ok());
   for (size_t length = 0; length < whole.size(); ++length) {
     const std::string prefix =
         whole.substr(0, length);  // its own allocation, so ASan sees an overrun
-    ASSERT_FALSE(parse(prefix).ok()) << length << " bytes";
+    ASSERT_FALSE(parse_safetensors(prefix).ok()) << length << " bytes";
   }
-  EXPECT_REFUSED(parse(whole + "x"), ErrorCode::kCorrupt, "1 bytes after the last tensor");
+  EXPECT_REFUSED(parse_safetensors(whole + "x"), ErrorCode::kCorrupt,
+                 "1 bytes after the last tensor");
 }
 
 TEST(SafetensorsRefuses, BadHeaders) {
-  EXPECT_REFUSED(parse(std::string()), ErrorCode::kCorrupt, "empty");
-  EXPECT_REFUSED(parse(raw<uint64_t>(UINT64_MAX)), ErrorCode::kCorrupt,
+  EXPECT_REFUSED(parse_safetensors(std::string()), ErrorCode::kCorrupt, "empty");
+  EXPECT_REFUSED(parse_safetensors(raw<uint64_t>(UINT64_MAX)), ErrorCode::kCorrupt,
                  "claims 18446744073709551615");
-  EXPECT_REFUSED(parse("{", 0), ErrorCode::kCorrupt, "invalid JSON");
-  EXPECT_REFUSED(parse("[]", 0), ErrorCode::kCorrupt, "no object");
-  EXPECT_REFUSED(parse("{} x", 0), ErrorCode::kCorrupt, "invalid JSON");
-  EXPECT_REFUSED(parse("{\"a\":" + std::string(100000, '['), 0), ErrorCode::kCorrupt,
+  EXPECT_REFUSED(parse_safetensors("{", 0), ErrorCode::kCorrupt, "invalid JSON");
+  EXPECT_REFUSED(parse_safetensors("[]", 0), ErrorCode::kCorrupt, "no object");
+  EXPECT_REFUSED(parse_safetensors("{} x", 0), ErrorCode::kCorrupt, "invalid JSON");
+  EXPECT_REFUSED(parse_safetensors("{\"a\":" + std::string(100000, '['), 0), ErrorCode::kCorrupt,
                  "invalid JSON");
 }
 
 TEST(SafetensorsRefuses, BadTensors) {
-  EXPECT_REFUSED(parse(R"({"a":3})", 0), ErrorCode::kCorrupt, "no object");
-  EXPECT_REFUSED(parse(R"({"a":{}})", 0), ErrorCode::kCorrupt, "no dtype");
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}})", 8),
+  EXPECT_REFUSED(parse_safetensors(R"({"a":3})", 0), ErrorCode::kCorrupt, "no object");
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{}})", 0), ErrorCode::kCorrupt, "no dtype");
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}})", 8),
                  ErrorCode::kUnsupported, "dtype \"C64\"");
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","data_offsets":[0,8]}})", 8), ErrorCode::kCorrupt,
-                 "no shape");
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}})", 8),
-                 ErrorCode::kCorrupt, "no list of sizes");
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,8]}})", 8),
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"F32","data_offsets":[0,8]}})", 8),
+                 ErrorCode::kCorrupt, "no shape");
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}})", 8),
                  ErrorCode::kCorrupt, "no list of sizes");
   EXPECT_REFUSED(
-      parse(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]}})", 8),
+      parse_safetensors(R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,8]}})", 8),
       ErrorCode::kCorrupt, "no list of sizes");
   EXPECT_REFUSED(
-      parse(R"({"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", 0),
+      parse_safetensors(
+          R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]}})", 8),
+      ErrorCode::kCorrupt, "no list of sizes");
+  EXPECT_REFUSED(
+      parse_safetensors(
+          R"({"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", 0),
       ErrorCode::kCorrupt, "contradicts its shape");
   EXPECT_REFUSED(
-      parse(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}})", 4),
+      parse_safetensors(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}})",
+                        4),
       ErrorCode::kCorrupt, "up to 8 dimensions");
 }
 
 TEST(SafetensorsRefuses, BadOffsets) {
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}})", 8),
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}})", 8),
                  ErrorCode::kCorrupt, "data_offsets");
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", 8),
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", 8),
                  ErrorCode::kCorrupt, "data_offsets");
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 8),
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 8),
                  ErrorCode::kCorrupt, "data_offsets");
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4),
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4),
                  ErrorCode::kCorrupt, "contradicts its shape");
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
-                       R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
-                       12),
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+                                   R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+                                   12),
                  ErrorCode::kCorrupt, "overlaps");
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8),
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8),
                  ErrorCode::kCorrupt, "4 bytes before tensor");
   // The same name twice: what the first entry points to belongs to nobody.
-  EXPECT_REFUSED(parse(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-                       R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
-                       8),
+  EXPECT_REFUSED(parse_safetensors(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                                   R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+                                   8),
                  ErrorCode::kCorrupt, "belong to no");
 }
 

@@ -17,14 +17,6 @@
 #include "formats/message_text.h"
 
 namespace puna::formats {
-namespace {
-
-Error system_error(const std::string& path, std::string_view action) {
-  return Error(ErrorCode::kIo, "{}: {} failed: {}", path, action, std::strerror(errno));
-}
-
-}  // namespace
-
 SafetensorsWriter::SafetensorsWriter(std::string path) : path_(std::move(path)) {}
 
 SafetensorsWriter::~SafetensorsWriter() {

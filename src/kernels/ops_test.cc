@@ -43,7 +43,7 @@ bool same_bits(const float* a, const float* b, int64_t count) {
   return std::memcmp(a, b, static_cast<size_t>(count) * sizeof(float)) == 0;
 }
 
-std::string type_name(formats::TensorType type) {
+std::string type_text(formats::TensorType type) {
   return std::string(formats::tensor_type_name(type));
 }
 
@@ -188,7 +188,7 @@ TEST_P(MatmulTypes, RowsHaveTheSameBitsInAnyCompanyOnAnyLanes) {
             [&](Lane& lane) { ops->matmul(lane, x.activations(), rows, *matrix, out.floats()); });
         for (int64_t i = 0; i < rows; ++i) {
           ASSERT_TRUE(same_bits(out.floats().row(i), alone.floats().row(i), columns))
-              << ops->name() << " " << type_name(GetParam()) << ": row " << i << " of " << rows
+              << ops->name() << " " << type_text(GetParam()) << ": row " << i << " of " << rows
               << ", " << lanes << " lanes";
         }
       }
@@ -197,7 +197,7 @@ TEST_P(MatmulTypes, RowsHaveTheSameBitsInAnyCompanyOnAnyLanes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, MatmulTypes, testing::ValuesIn(kAllTypes),
-                         [](const auto& instance) { return type_name(instance.param); });
+                         [](const auto& instance) { return type_text(instance.param); });
 
 TEST(Decoders, EqualTheScalarDecodersBitForBit) {
   const MicroKernels* tables[] = {&avx2_kernels(), &avx512_kernels()};
@@ -215,7 +215,7 @@ TEST(Decoders, EqualTheScalarDecodersBitForBit) {
         std::vector<float> got(static_cast<size_t>(count));
         quant::dequantize(type, weights.part().data, want);
         decode(weights.part().data.data(), count, got.data());
-        ASSERT_TRUE(same_bits(got.data(), want.data(), count)) << type_name(type) << " x " << count;
+        ASSERT_TRUE(same_bits(got.data(), want.data(), count)) << type_text(type) << " x " << count;
       }
     }
     EXPECT_EQ(vectorised, 8);

@@ -41,8 +41,6 @@ tr:first-child th{border-top:0;color:var(--soft);font-weight:500}
 td:first-child,th:first-child{text-align:left}
 </style>)";
 
-double seconds(TimeNs time_ns) { return static_cast<double>(time_ns) / kNsPerSecond; }
-
 Series cdf(std::string name, std::vector<double> values) {
   Series series{.name = std::move(name), .points = {}, .dots = false};
   if (values.empty()) return series;
@@ -60,11 +58,13 @@ Plot latency_plot(const LoadResult& result) {
   Series refused{.name = "refusal", .points = {}, .dots = true};
   for (const Record& record : result.records) {
     for (const Refusal& refusal : record.refusals) {
-      refused.points.emplace_back(seconds(refusal.sent_ns), seconds(refusal.took_ns));
+      refused.points.emplace_back(to_seconds(refusal.sent_ns), to_seconds(refusal.took_ns));
     }
     if (!record.done()) continue;
-    ttft.points.emplace_back(seconds(record.sent_ns), seconds(record.first_ns - record.sent_ns));
-    whole.points.emplace_back(seconds(record.sent_ns), seconds(record.end_ns - record.sent_ns));
+    ttft.points.emplace_back(to_seconds(record.sent_ns),
+                             to_seconds(record.first_ns - record.sent_ns));
+    whole.points.emplace_back(to_seconds(record.sent_ns),
+                              to_seconds(record.end_ns - record.sent_ns));
   }
   Plot plot{"Latency over time", "sent at, s", "s", false, {ttft, whole}};
   if (!refused.points.empty()) plot.series.push_back(std::move(refused));
@@ -90,8 +90,8 @@ Plot queue_plot(const LoadResult& result) {
   Series running{.name = "running", .points = {}, .dots = false};
   Series waiting{.name = "waiting", .points = {}, .dots = false};
   for (const MetricSample& sample : result.samples) {
-    running.points.emplace_back(seconds(sample.at_ns), sample.running);
-    waiting.points.emplace_back(seconds(sample.at_ns), sample.waiting);
+    running.points.emplace_back(to_seconds(sample.at_ns), sample.running);
+    waiting.points.emplace_back(to_seconds(sample.at_ns), sample.waiting);
   }
   return {"Requests in the server (/metrics)", "s", "requests", false, {running, waiting}};
 }
@@ -99,20 +99,20 @@ Plot queue_plot(const LoadResult& result) {
 Plot kv_plot(const LoadResult& result) {
   Series used{.name = "used", .points = {}, .dots = false};
   for (const MetricSample& sample : result.samples) {
-    used.points.emplace_back(seconds(sample.at_ns), 100 * sample.kv_usage);
+    used.points.emplace_back(to_seconds(sample.at_ns), 100 * sample.kv_usage);
   }
   return {"KV cache in use (/metrics)", "s", "%", false, {used}};
 }
 
 // Tokens are spread evenly between the first and the last text of an answer.
 Plot throughput_plot(const LoadResult& result) {
-  const double bin_s = std::max(seconds(result.took_ns) / kThroughputBins, 1e-3);
+  const double bin_s = std::max(to_seconds(result.took_ns) / kThroughputBins, 1e-3);
   std::vector<double> bins(static_cast<size_t>(kThroughputBins) + 2);
   for (const Record& record : result.records) {
     if (!record.done()) continue;
-    const double first = seconds(record.first_ns);
+    const double first = to_seconds(record.first_ns);
     const double step =
-        seconds(record.last_ns - record.first_ns) / std::max(1, record.output_tokens);
+        to_seconds(record.last_ns - record.first_ns) / std::max(1, record.output_tokens);
     for (int32_t i = 0; i < record.output_tokens; ++i) {
       const auto bin = static_cast<size_t>((first + step * i) / bin_s);
       bins[std::min(bin, bins.size() - 1)] += 1;
@@ -145,7 +145,7 @@ void append_tiles(std::string& out, const ReportHead& head, const Summary& summa
   out += "</div>\n";
 }
 
-void append_row(std::string& out, std::string_view name, const Percentiles& of) {
+void append_table_row(std::string& out, std::string_view name, const Percentiles& of) {
   if (of.count == 0) return;
   fmt::format_to(std::back_inserter(out), "<tr><td>{}</td><td>{}</td>", html_escape(name),
                  of.count);
@@ -160,20 +160,20 @@ void append_latencies(std::string& out, const Summary& summary) {
   out +=
       "<h2>Latencies, ms</h2>\n<table><tr><th></th><th>count</th><th>mean</th><th>p50</th>"
       "<th>p90</th><th>p95</th><th>p99</th><th>max</th></tr>\n";
-  append_row(out, "first token (TTFT)", all.ttft_ms);
-  append_row(out, "per token after the first (TPOT)", all.tpot_ms);
-  append_row(out, "between pieces of text (ITL)", all.itl_ms);
-  append_row(out, "whole answer", all.e2e_ms);
-  append_row(out, "first token, from due", all.due_ttft_ms);
-  append_row(out, "whole answer, from due", all.due_e2e_ms);
-  append_row(out, "refusal", summary.refusals.latency_ms);
-  append_row(out, "Retry-After", summary.refusals.retry_after_ms);
-  append_row(out, "this client's own delay", summary.send_lag_ms);
+  append_table_row(out, "first token (TTFT)", all.ttft_ms);
+  append_table_row(out, "per token after the first (TPOT)", all.tpot_ms);
+  append_table_row(out, "between pieces of text (ITL)", all.itl_ms);
+  append_table_row(out, "whole answer", all.e2e_ms);
+  append_table_row(out, "first token, from due", all.due_ttft_ms);
+  append_table_row(out, "whole answer, from due", all.due_e2e_ms);
+  append_table_row(out, "refusal", summary.refusals.latency_ms);
+  append_table_row(out, "Retry-After", summary.refusals.retry_after_ms);
+  append_table_row(out, "this client's own delay", summary.send_lag_ms);
   out += "</table>\n";
 }
 
-void append_groups(std::string& out, std::string_view title,
-                   const std::vector<GroupSummary>& groups) {
+void append_group_table(std::string& out, std::string_view title,
+                        const std::vector<GroupSummary>& groups) {
   if (groups.empty()) return;
   fmt::format_to(std::back_inserter(out),
                  "<h2>{}</h2>\n<table><tr><th></th><th>requests</th><th>done</th><th>refused</th>"
@@ -208,8 +208,8 @@ std::string report_html(const ReportHead& head, const Summary& summary, const Lo
   if (!result.samples.empty()) out += svg_plot(queue_plot(result)) + svg_plot(kv_plot(result));
   out += svg_plot(throughput_plot(result)) + "</div>\n";
   append_latencies(out, summary);
-  append_groups(out, "Tenants", summary.tenants);
-  append_groups(out, "Classes", summary.classes);
+  append_group_table(out, "Tenants", summary.tenants);
+  append_group_table(out, "Classes", summary.classes);
   if (!summary.errors.empty()) {
     out += "<h2>Failures</h2>\n<table>";
     for (const auto& [error, count] : summary.errors) {

@@ -10,10 +10,10 @@
 namespace puna::model {
 namespace {
 
-const Tokenizer& small_tokenizer() {
+const Tokenizer& shared_tokenizer() {
   static const Tokenizer tokenizer = [] {
     auto loaded =
-        Tokenizer::from_tokenizer_json(read_whole_file(golden_path("small_tokenizer.json")));
+        Tokenizer::from_tokenizer_json(read_whole_file(golden_path("shared_tokenizer.json")));
     CHECK(loaded.ok());
     return std::move(loaded).value();
   }();
@@ -22,15 +22,15 @@ const Tokenizer& small_tokenizer() {
 
 std::vector<TokenId> byte_tokens(std::string_view text) {
   std::vector<TokenId> ids;
-  for (const char byte : text) ids.push_back(small_tokenizer().find({&byte, 1}).value());
+  for (const char byte : text) ids.push_back(shared_tokenizer().find({&byte, 1}).value());
   return ids;
 }
 
 // The whole text through a stream, with its stops.
 std::string streamed(const std::vector<TokenId>& ids, const std::vector<std::string>& stops,
                      bool include_stop = false) {
-  TextStream stream(small_tokenizer(), stops, /*skip_special=*/true, include_stop);
-  TextStream follower(small_tokenizer(), stops, /*skip_special=*/true, include_stop);
+  TextStream stream(shared_tokenizer(), stops, /*skip_special=*/true, include_stop);
+  TextStream follower(shared_tokenizer(), stops, /*skip_special=*/true, include_stop);
   std::string text;
   for (const TokenId id : ids) {
     const std::string more = stream.push(id);
@@ -59,20 +59,20 @@ TEST(TextStreamTest, ReplacesMalformedBytesAsPythonDoes) {
   for (const std::string& text : malformed) {
     const std::string expected = reader.bytes(reader.number());
     ASSERT_EQ(streamed(byte_tokens(text), {}), expected) << testing::PrintToString(text);
-    ASSERT_EQ(streamed(small_tokenizer().encode(text), {}), expected);
+    ASSERT_EQ(streamed(shared_tokenizer().encode(text), {}), expected);
   }
 }
 
 TEST(TextStreamTest, ValidTextPassesUnchanged) {
   for (const std::string& text : golden_strings()) {
     if (!utf8_is_whole(text)) continue;
-    ASSERT_EQ(streamed(small_tokenizer().encode(text), {}), text);
+    ASSERT_EQ(streamed(shared_tokenizer().encode(text), {}), text);
     ASSERT_EQ(streamed(byte_tokens(text), {"\x01never\x02"}), text);
   }
 }
 
 TEST(TextStreamTest, NeverSendsHalfACharacter) {
-  TextStream stream(small_tokenizer(), {});
+  TextStream stream(shared_tokenizer(), {});
   const std::vector<TokenId> bytes = byte_tokens("a👍");
   EXPECT_EQ(stream.push(bytes[0]), "a");
   for (size_t i = 1; i < 4; ++i) EXPECT_EQ(stream.push(bytes[i]), "");
@@ -83,7 +83,7 @@ TEST(TextStreamTest, NeverSendsHalfACharacter) {
 }
 
 TEST(TextStreamTest, HoldsBackWhatMayBecomeAStop) {
-  TextStream stream(small_tokenizer(), {"\nUser:"});
+  TextStream stream(shared_tokenizer(), {"\nUser:"});
   std::string sent;
   for (const TokenId id : byte_tokens("Hi\nUsers\nUser")) sent += stream.push(id);
   EXPECT_EQ(sent, "Hi\nUsers");
@@ -94,9 +94,9 @@ TEST(TextStreamTest, HoldsBackWhatMayBecomeAStop) {
 }
 
 TEST(TextStreamTest, StopInsideOneToken) {
-  const TokenId word = small_tokenizer().find(" there").value_or(-1);
-  const TokenId the = small_tokenizer().find(" the").value();
-  TextStream stream(small_tokenizer(), {"h"});
+  const TokenId word = shared_tokenizer().find(" there").value_or(-1);
+  const TokenId the = shared_tokenizer().find(" the").value();
+  TextStream stream(shared_tokenizer(), {"h"});
   EXPECT_EQ(stream.push(word >= 0 ? word : the), " t");
   EXPECT_TRUE(stream.stopped());
 }
@@ -110,19 +110,19 @@ TEST(TextStreamTest, FirstCompletedStopWinsThenTheLongest) {
 }
 
 TEST(TextStreamTest, SkipsSpecialTokensUnlessAsked) {
-  const TokenId special = small_tokenizer().find("<|im_end|>").value();
-  TextStream skipping(small_tokenizer(), {});
+  const TokenId special = shared_tokenizer().find("<|im_end|>").value();
+  TextStream skipping(shared_tokenizer(), {});
   EXPECT_EQ(skipping.push(special), "");
-  TextStream showing(small_tokenizer(), {"<|im_end|>"}, /*skip_special=*/false);
+  TextStream showing(shared_tokenizer(), {"<|im_end|>"}, /*skip_special=*/false);
   EXPECT_EQ(showing.push(special), "");
   EXPECT_TRUE(showing.stopped());
-  TextStream plain(small_tokenizer(), {}, /*skip_special=*/false);
+  TextStream plain(shared_tokenizer(), {}, /*skip_special=*/false);
   EXPECT_EQ(plain.push(special), "<|im_end|>");
 }
 
 TEST(TextStreamTest, IdsOutsideTheVocabularyGiveNothing) {
-  TextStream stream(small_tokenizer(), {});
-  for (const TokenId id : {-1, small_tokenizer().vocab_size(), 1 << 30})
+  TextStream stream(shared_tokenizer(), {});
+  for (const TokenId id : {-1, shared_tokenizer().vocab_size(), 1 << 30})
     EXPECT_EQ(stream.push(id), "");
   EXPECT_EQ(stream.flush(), "");
 }
@@ -158,7 +158,7 @@ TEST(TextStreamTest, AnyCutIntoTokensGivesTheSameText) {
     }
     const std::string expected = cut_at_stop(streamed(byte_tokens(bytes), {}), stops);
     ASSERT_EQ(streamed(byte_tokens(bytes), stops), expected);
-    ASSERT_EQ(streamed(small_tokenizer().encode(bytes), stops), expected);
+    ASSERT_EQ(streamed(shared_tokenizer().encode(bytes), stops), expected);
     stopped += expected.size() < bytes.size() ? 1 : 0;
   }
   EXPECT_GT(stopped, 500U);

@@ -20,6 +20,7 @@
 #include "plan/ledger.h"
 #include "plan/memory_model.h"
 #include "plan/system_memory.h"
+#include "plan/test_sizes.h"
 
 namespace puna::plan {
 namespace {
@@ -27,9 +28,6 @@ namespace {
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-constexpr uint64_t kMiB = 1 << 20;
-constexpr uint64_t kGiB = 1 << 30;
 
 TEST(ByteSize, ReadsEverySuffix) {
   EXPECT_EQ(*parse_budget("1024", 0), 1024U);
@@ -121,7 +119,6 @@ engine::CpuBackendBytes small_model(const engine::CpuBackendConfig& config) {
   bytes.sampling = kMiB;
   return bytes;
 }
-constexpr int32_t kContext = 8192;
 
 PlanRequest request() {
   PlanRequest request;

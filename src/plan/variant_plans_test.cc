@@ -8,16 +8,13 @@
 
 #include "kv/block_id.h"
 #include "plan/ledger.h"
+#include "plan/test_sizes.h"
 
 namespace puna::plan {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-constexpr uint64_t kMiB = 1 << 20;
-constexpr uint64_t kGiB = 1 << 30;
-constexpr int32_t kContext = 8192;
 
 // A variant with so many bytes of packed weights, and keys and values of `kv_bytes` a token.
 VariantToPlan variant(std::string name, uint64_t weights, uint64_t kv_bytes, uint64_t budget,

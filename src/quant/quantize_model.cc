@@ -42,7 +42,7 @@ int64_t half_split_row(int64_t row, int64_t head_dim) {
   return row - within + within / 2 + within % 2 * (head_dim / 2);
 }
 
-struct Job {
+struct TensorJob {
   WeightId id;
   QuantizedTensor tensor;
   const TensorView* view = nullptr;
@@ -69,17 +69,17 @@ class Quantizer {
   Result<> plan();
   Result<> plan_weight(WeightId id);
   Result<> write_rope_divisors();
-  Result<> write_tensor(Job& job);
-  SlabResult encode_slab(const Job& job, int64_t first_row, int64_t num_rows,
+  Result<> write_tensor(TensorJob& job);
+  SlabResult encode_slab(const TensorJob& job, int64_t first_row, int64_t num_rows,
                          std::vector<std::byte>& out) const;
-  SlabResult encode_rows(const Job& job, int64_t first_row, int64_t begin, int64_t end,
+  SlabResult encode_rows(const TensorJob& job, int64_t first_row, int64_t begin, int64_t end,
                          std::vector<std::byte>& out) const;
   bool scaled_rope() const;
 
   const Checkpoint& checkpoint_;
   const QuantizeOptions& options_;
   formats::GgufWriter& writer_;
-  std::vector<Job> jobs_;
+  std::vector<TensorJob> jobs_;
   uint64_t total_bytes_ = 0;
   uint64_t done_bytes_ = 0;
   size_t used_importance_ = 0;
@@ -92,7 +92,7 @@ bool Quantizer::scaled_rope() const {
 
 Result<> Quantizer::plan_weight(WeightId id) {
   const ModelSpec& spec = checkpoint_.spec();
-  Job job;
+  TensorJob job;
   job.id = id;
   job.view = &checkpoint_.tensor(id);
   QuantizedTensor& tensor = job.tensor;
@@ -162,8 +162,8 @@ Result<> Quantizer::write_rope_divisors() {
 }
 
 // Rows [begin, end) of the slab that starts at first_row.
-SlabResult Quantizer::encode_rows(const Job& job, int64_t first_row, int64_t begin, int64_t end,
-                                  std::vector<std::byte>& out) const {
+SlabResult Quantizer::encode_rows(const TensorJob& job, int64_t first_row, int64_t begin,
+                                  int64_t end, std::vector<std::byte>& out) const {
   const TensorView& view = *job.view;
   const auto columns = static_cast<size_t>(view.columns);
   const size_t row_in = view.data.size() / static_cast<size_t>(view.rows);
@@ -204,7 +204,7 @@ SlabResult Quantizer::encode_rows(const Job& job, int64_t first_row, int64_t beg
   return result;
 }
 
-SlabResult Quantizer::encode_slab(const Job& job, int64_t first_row, int64_t num_rows,
+SlabResult Quantizer::encode_slab(const TensorJob& job, int64_t first_row, int64_t num_rows,
                                   std::vector<std::byte>& out) const {
   const int64_t task_rows = std::max<int64_t>(1, kTaskElements / job.tensor.columns);
   const int64_t tasks = (num_rows + task_rows - 1) / task_rows;
@@ -227,7 +227,7 @@ SlabResult Quantizer::encode_slab(const Job& job, int64_t first_row, int64_t num
   return sum;
 }
 
-Result<> Quantizer::write_tensor(Job& job) {
+Result<> Quantizer::write_tensor(TensorJob& job) {
   const TensorView& view = *job.view;
   const int64_t slab_rows = std::max<int64_t>(1, kSlabElements / view.columns);
   const auto row_out = job.tensor.bytes / static_cast<uint64_t>(view.rows);
@@ -262,7 +262,7 @@ Result<QuantizeReport> Quantizer::run() {
   RETURN_IF_ERROR(writer_.begin());
   if (scaled_rope()) RETURN_IF_ERROR(write_rope_divisors());
   QuantizeReport report;
-  for (Job& job : jobs_) {
+  for (TensorJob& job : jobs_) {
     RETURN_IF_ERROR(write_tensor(job));
     report.bytes += job.tensor.bytes;
     report.elements += static_cast<uint64_t>(job.tensor.rows * job.tensor.columns);

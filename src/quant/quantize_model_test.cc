@@ -83,7 +83,7 @@ class QuantizeModel : public testing::Test {
   std::string folder_;
 };
 
-std::vector<float> values_of(const TensorView& view) {
+std::vector<float> file_values(const TensorView& view) {
   std::vector<float> values(static_cast<size_t>(view.rows * view.columns));
   dequantize(view.type, view.data, values);
   return values;
@@ -115,14 +115,14 @@ TEST_F(QuantizeModel, KeepsEveryNumberInF32) {
     for (int32_t layer = 0; layer < spec.num_layers; ++layer) {
       for (const WeightRole role : {WeightRole::kAttnQ, WeightRole::kAttnK, WeightRole::kAttnV,
                                     WeightRole::kFfnDown, WeightRole::kAttnNorm}) {
-        std::vector<float> expected = values_of(from.tensor({role, layer}));
+        std::vector<float> expected = file_values(from.tensor({role, layer}));
         const bool turned = role == WeightRole::kAttnQ || role == WeightRole::kAttnK;
         if (turned && half_split) expected = interleaved(expected, spec);
-        EXPECT_EQ(values_of(to.tensor({role, layer})), expected) << name;
+        EXPECT_EQ(file_values(to.tensor({role, layer})), expected) << name;
       }
     }
-    EXPECT_EQ(values_of(to.tensor({WeightRole::kTokenEmbedding})),
-              values_of(from.tensor({WeightRole::kTokenEmbedding})));
+    EXPECT_EQ(file_values(to.tensor({WeightRole::kTokenEmbedding})),
+              file_values(from.tensor({WeightRole::kTokenEmbedding})));
   }
 }
 
@@ -229,7 +229,7 @@ TEST_F(QuantizeModel, ImportanceReachesItsWeight) {
   const Checkpoint a = open(folder_ + "/with.gguf");
   const Checkpoint b = open(folder_ + "/without.gguf");
   const auto differs = [&](WeightRole role) {
-    return values_of(a.tensor({role, 0})) != values_of(b.tensor({role, 0}));
+    return file_values(a.tensor({role, 0})) != file_values(b.tensor({role, 0}));
   };
   EXPECT_TRUE(differs(WeightRole::kAttnV));
   EXPECT_FALSE(differs(WeightRole::kAttnOutput));

@@ -175,6 +175,23 @@ TEST(Tidy, IncludesPointLeft) {
   }
 }
 
+// So every header that has a source of its own is seen to compile alone.
+TEST(Tidy, SourcesIncludeTheirOwnHeaderFirst) {
+  int seen = 0;
+  for (const auto& source : read_sources({"src"})) {
+    if (!source.path.ends_with(".cc")) continue;
+    const std::string header = source.path.substr(0, source.path.size() - 2) + "h";
+    if (!fs::exists(fs::path(PUNA_SOURCE_DIR) / header)) continue;
+    ++seen;
+    const auto first = std::ranges::find_if(
+        source.lines, [](const std::string& line) { return line.starts_with("#include"); });
+    EXPECT_TRUE(first != source.lines.end() &&
+                *first == "#include \"" + header.substr(header.find('/') + 1) + "\"")
+        << source.path;
+  }
+  EXPECT_GT(seen, 100);
+}
+
 TEST(Tidy, NoBannedCalls) {
   std::vector<std::regex> patterns;
   for (const auto& banned : kBanned) patterns.emplace_back(banned.pattern);

@@ -5,6 +5,7 @@
 #   FOLDER/run.sh            the tests, and "N passed, N failed"
 #   FOLDER/run.sh bench      decode and prefill of Llama 3 8B's shape
 #   FOLDER/run.sh serve      the same model behind HTTP: first tokens, throughput, short chats
+#   FOLDER/run.sh compare    Puna, vLLM (bench/peers/vllm/pack.sh) and transformers on the same work, one table
 # PUNA_TEST_MODEL=FILE lets the tests compare a real model with the CPU's float reference.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -16,7 +17,8 @@ rm -rf "$folder"
 mkdir -p "$folder/lib" "$folder/tests"
 cp build/dev-cuda/gpu/* build/dev-cuda/bin/puna "$folder"
 cp -r tests/golden "$folder/tests/"
-cp tools/gpu/run.sh "$folder"
+cp tools/gpu/run.sh tools/gpu/faults.sh "$folder"
+cp -r bench/peers "$folder/"
 # Libraries that another distribution may have in another version; not the C and C++ ones, which newer ones extend.
 for program in build/dev-cuda/gpu/* build/dev-cuda/bin/puna; do
   ldd "$program" | awk '$3 ~ /lib(fmt|boost|spdlog)/ {print $3}'

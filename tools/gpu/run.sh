@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# On a machine with a GPU, in a folder made by pack.sh: the tests and one summary line, `bench`, or `serve`.
+# On a machine with a GPU, in a folder made by pack.sh: the tests, `bench`, `serve` or `compare`. Tests end with one summary
+# line; their logs and that line are kept in $OUT (default: results).
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit
 export LD_LIBRARY_PATH="$PWD/lib:${LD_LIBRARY_PATH:-}"
 shape=(--random-weights llama-3-8b --device cuda)
 
@@ -20,7 +21,10 @@ if [ "${1:-}" = serve ]; then
     kill -0 "$server" 2>/dev/null || { cat "$log"; exit 1; }
     sleep 0.2
   done
+  grep '^listening' "$log"
   load=(./puna bench serve --url http://127.0.0.1:8089 --endpoint completions --prompt-ids 128000)
+  echo "one stream, 512 tokens in, 256 out"
+  "${load[@]}" --requests 4 --rate 0.5 --prompt-tokens 512 --output-tokens 256
   for prompt in 128 1024 8000; do
     echo "first token of $prompt tokens, one request at a time"
     "${load[@]}" --requests 8 --rate 2 --prompt-tokens "$prompt" --output-tokens 2
@@ -35,16 +39,24 @@ if [ "${1:-}" = serve ]; then
   wait "$server"
   exit
 fi
+results="${OUT:-results}"
+mkdir -p "$results"
+if [ "${1:-}" = compare ]; then
+  python3 peers/gpu_compare.py "${2:-puna,puna-batch,vllm,transformers}" --puna ./puna --results "$results"
+  exit
+fi
 passed=0 failed=0
-for test in ./*_test; do
-  log="$(mktemp)"
-  "$test" --gtest_color=no | tee "$log"
-  status="${PIPESTATUS[0]}"
+for test in ./*_test ./faults.sh; do
+  log="$results/$(basename "$test" .sh).log"
+  timeout 240 "$test" --gtest_color=no >"$log" 2>&1
+  status=$?
   failures="$(grep -c '^\[  FAILED  \].* ms)$' "$log")"
   [ "$status" -eq 0 ] || [ "$failures" -gt 0 ] || failures=1  # it crashed
-  passed=$((passed + $(grep -c '^\[       OK \]' "$log")))
+  oks="$(grep -c '^\[       OK \]' "$log")"
+  echo "$(basename "$test"): $oks passed, $failures failed, exit code $status"
+  [ "$failures" -eq 0 ] || grep -v -e '^\[ RUN' -e '^\[       OK \]' "$log" | tail -n 60
+  passed=$((passed + oks))
   failed=$((failed + failures))
-  rm -f "$log"
 done
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed" | tee "$results/summary.txt"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -3,7 +3,7 @@
 //
 // One arithmetic for decode and prefill: keys are taken in tiles of kTileKeys with a running
 // maximum inside a chunk of kChunkKeys absolute positions; chunks start afresh and are merged in
-// rising order. Decode gives each chunk to another warp and the last one to finish merges them;
+// rising order. Decode gives each chunk to another warp, and a second kernel merges them;
 // prefill keeps a tile of queries and walks its chunks. Both give the same bits.
 #pragma once
 
@@ -54,10 +54,9 @@ struct AttentionArgs {
   float scale;    // of the scores
 };
 
-// Where decode blocks leave what they found, until the last of a row merges it.
+// Where decode's warps leave what they found in rows of several chunks.
 struct DecodeScratch {
-  float* partials;    // partial_floats() for the most rows and chunks
-  int32_t* counters;  // [rows, num_kv_heads], zero between calls
+  float* partials;  // partial_floats() for the most rows and chunks
   int32_t max_chunks;
 };
 int64_t partial_floats(const AttentionShape& shape, int32_t rows, int32_t max_chunks);
@@ -70,11 +69,17 @@ struct UnrotatedRows {
   BFloat16* kv = nullptr;            // AttentionArgs::kv, for the rows' own keys and values
 };
 
-// Rows of one position each. items[0 … *num_items) on the device, so that a graph may replay it.
-// `warps` is how many share them.
+// Rows of one position each, all on the device, so that a graph may replay it.
+struct DecodeRows {
+  const DecodeItem* items;  // of all rows that there are, *num_items
+  const int32_t* num_items;
+  const int32_t* positions;  // [num_rows]; 0 for a row that is there for the number's sake
+  int32_t num_rows;
+};
+// `warps` is how many share the items.
 void attention_decode(const AttentionArgs& args, const UnrotatedRows& unrotated,
-                      const DecodeItem* items, const int32_t* num_items,
-                      const DecodeScratch& scratch, int32_t warps, Stream stream);
+                      const DecodeRows& rows, const DecodeScratch& scratch, int32_t warps,
+                      Stream stream);
 
 // How many rows a query tile may hold.
 int32_t prefill_tile_rows(const AttentionShape& shape);

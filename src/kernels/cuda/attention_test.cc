@@ -36,10 +36,13 @@ class Case {
     });
   }
 
-  // Each of the positions as a decode row of its own, twice, so that counters are seen reset.
+  // Each of the positions as a decode row of its own, twice, so that nothing may be left behind; a
+  // row more than there are.
   std::vector<BFloat16> decode(int32_t first, int32_t count, int32_t warps, uint32_t shuffle) {
     std::vector<DecodeItem> items;
+    std::vector<int32_t> positions(static_cast<size_t>(count) + 1, 0);
     for (int32_t row = 0; row < count; ++row) {
+      positions[static_cast<size_t>(row)] = first + row;
       for (int32_t chunk = 0; chunk < chunks_of_positions(first + row + 1); ++chunk)
         items.push_back({row, first + row, 1, chunk});
     }
@@ -47,12 +50,12 @@ class Case {
     DeviceArray<DecodeItem> device_items(items);
     DeviceArray<int32_t> num_items(std::vector<int32_t>{static_cast<int32_t>(items.size())});
     DeviceArray<float> partials(static_cast<size_t>(partial_floats(shape_, count, max_chunks)));
-    DeviceArray<int32_t> counters(static_cast<size_t>(count * shape_.num_kv_heads), 0);
-    const DecodeScratch scratch = {partials.data(), counters.data(), max_chunks};
+    DeviceArray<int32_t> device_positions(positions);
+    const DecodeRows rows = {device_items.data(), num_items.data(), device_positions.data(),
+                             count + 1};
+    const DecodeScratch scratch = {partials.data(), max_chunks};
     return run(first, count, shuffle, [&](const AttentionArgs& args) {
-      for (int i = 0; i < 2; ++i) {
-        attention_decode(args, {}, device_items.data(), num_items.data(), scratch, warps, nullptr);
-      }
+      for (int i = 0; i < 2; ++i) attention_decode(args, {}, rows, scratch, warps, nullptr);
     });
   }
 
@@ -181,6 +184,18 @@ TEST(CudaAttention, DecodeMatchesItsFormulaAndHasPrefillsBits) {
       const auto prefilled = test.prefill(first, length - first, prefill_tile_rows(shape), 3);
       EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size())) << length;
     }
+  }
+}
+
+// Each path once and little of it, so that compute-sanitizer ends: chunks that are merged, a ring
+// that is full, several tiles of rows, warps with more than one item.
+TEST(CudaAttention, ASmallCaseHasTheSameBits) {
+  for (const AttentionShape& shape : {AttentionShape{4, 1, 128}, AttentionShape{9, 3, 64}}) {
+    Case test(shape, 300, 21);
+    const auto decoded = test.decode(250, 12, 5, 2);
+    const auto prefilled = test.prefill(250, 12, 8, 3);
+    EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()));
+    test.expect_right(decoded, 250, 12);
   }
 }
 

@@ -60,6 +60,12 @@ void check_device(int status, const char* doing) {
   std::_Exit(kDeviceLostExit);
 }
 
+void give_up_device(const char* doing, const char* why) {
+  std::fprintf(stderr, "puna: fatal: the GPU failed in %s: %s\n", doing, why);
+  std::fflush(stderr);
+  std::_Exit(kDeviceLostExit);
+}
+
 Result<Arena> Arena::on_device(uint64_t bytes, std::string_view what) {
   size_t free = 0;
   size_t total = 0;
