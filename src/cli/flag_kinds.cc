@@ -4,13 +4,13 @@
 namespace puna::cli {
 
 Result<> check_isa(const ModelFlags& flags) {
-  for (const std::string_view known : {"", "scalar", "avx2", "avx512", "avx512_bf16", "amx"}) {
+  for (const std::string_view known : {"", "scalar", "avx2", "avx512", "avx512_bf16"}) {
     if (flags.isa == known) return Ok{};
   }
   return Error(
       ErrorCode::kInvalidArgument,
-      "--isa or PUNA_CPU: there is no instruction set \"{}\"; there are scalar, avx2, avx512, "
-      "avx512_bf16 and amx",
+      "--isa or PUNA_CPU: there is no instruction set \"{}\"; there are scalar, avx2, avx512 "
+      "and avx512_bf16",
       flags.isa);
 }
 

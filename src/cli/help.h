@@ -46,7 +46,7 @@ inline constexpr std::string_view kServeHelp =
                              0: any); --no-chunk-sizing: prompts go in whole chunks all the same
   --no-prefix-cache          don't keep the work of earlier prompts
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
-  --threads N, --isa NAME    one per core; PUNA_CPU or best: scalar, avx2, avx512, avx512_bf16, amx
+  --threads N, --isa NAME    one per core; PUNA_CPU or the best of scalar, avx2, avx512, avx512_bf16
   --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
   --device cuda[:N]          on a GPU, in bf16 (cpu); --memory-budget is of the host then
   --random-weights SHAPE     no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
@@ -71,7 +71,7 @@ Without PROMPT: a chat when stdin is a terminal, else stdin is the prompt.
   --threads N              compute threads (default: one per core)
   --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
   --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
-  --isa NAME               scalar, avx2, avx512, avx512_bf16, amx (default: PUNA_CPU or the best)
+  --isa NAME               scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
   --device cuda[:N]        on a GPU, in bf16 (cpu)
   --random-weights SHAPE   no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
 
@@ -146,7 +146,7 @@ machine reads from memory and computes at most, measured before and after.
   --threads N              compute threads (default: one per core)
   --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
   --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
-  --isa NAME               scalar, avx2, avx512, avx512_bf16, amx (default: PUNA_CPU or the best)
+  --isa NAME               scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
   --device cuda[:N]        on a GPU, beside what it reads from its memory at most
   --random-weights SHAPE   no MODEL: weights made on the GPU (llama-3-8b, ...; no --tokenizer)
   --json                   one JSON object
@@ -159,7 +159,7 @@ inline constexpr std::string_view kBenchKernelsHelp =
   --threads N              compute threads (default: one per core)
   --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
   --kv-dtype TYPE          bf16, int8, f32: attention over these alone (default: auto, all)
-  --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16, amx (default: PUNA_CPU or the best)
+  --device cpu, --isa NAME scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
   --json                   one JSON object
 )";
 
@@ -256,7 +256,7 @@ statistics are those of llama-perplexity --kl-divergence; no logits are stored.
   --json                   one JSON object
   --kv-dtype TYPE          auto, bf16, int8, f32: of the variant; --base-kv-dtype of the base
   --activations TYPE       int8, int8-wide, float
-  --threads N, --isa NAME  one per core; scalar, avx2, avx512, avx512_bf16, amx
+  --threads N, --isa NAME  one per core; scalar, avx2, avx512, avx512_bf16
 )";
 
 }  // namespace puna::cli

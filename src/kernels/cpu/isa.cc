@@ -3,10 +3,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#include <sys/syscall.h>
 #endif
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <iterator>
@@ -30,24 +28,6 @@ bool cpu_has_avx512_bf16() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1U << 5)) != 0;
 }
-
-// Leaf 7, EDX: bits 24 (tiles) and 25 (int8). The OS keeps the tiles if XCR0 has bits 17 and 18,
-// and lets a process have them that asks; threads get them from the process.
-bool cpu_has_amx() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  constexpr unsigned kTilesAndInt8 = 3U << 24;
-  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 ||
-      (edx & kTilesAndInt8) != kTilesAndInt8)
-    return false;
-  constexpr unsigned kTileState = 3U << 17;
-  unsigned xcr0 = 0;
-  unsigned xcr0_high = 0;
-  asm volatile("xgetbv" : "=a"(xcr0), "=d"(xcr0_high) : "c"(0));
-  if ((xcr0 & kTileState) != kTileState) return false;
-  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, since Linux 5.16
-  constexpr long kTileData = 18;
-  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
 #endif
 
 }  // namespace
@@ -64,9 +44,7 @@ std::vector<std::string_view> available_isas() {
       !__builtin_cpu_supports("avx512vnni"))
     return isas;
   isas.push_back("avx512");
-  if (!cpu_has_avx512_bf16()) return isas;
-  isas.push_back("avx512_bf16");
-  if (cpu_has_amx()) isas.push_back("amx");
+  if (cpu_has_avx512_bf16()) isas.push_back("avx512_bf16");
 #endif
   return isas;
 }
@@ -74,7 +52,7 @@ std::vector<std::string_view> available_isas() {
 Result<std::unique_ptr<Ops>> make_cpu_ops(std::string_view isa, const CpuOptions& options) {
   const std::vector<std::string_view> isas = available_isas();
   if (isa.empty()) isa = isas.back();
-  const std::string_view known[] = {"scalar", "avx2", "avx512", "avx512_bf16", "amx"};
+  const std::string_view known[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
   if (std::find(std::begin(known), std::end(known), isa) == std::end(known)) {
     return Error(ErrorCode::kInvalidArgument, "unknown instruction set \"{}\": use {}", isa,
                  fmt::join(known, ", "));
@@ -98,11 +76,6 @@ Result<std::unique_ptr<Ops>> make_cpu_ops(std::string_view isa, const CpuOptions
     return std::unique_ptr<Ops>(std::make_unique<CpuOps>(
         CpuKernels{"avx512_bf16", avx512_kernels(), avx512_bf16_panel_kernels(),
                    avx512_bf16_attention_kernels()},
-        options));
-  }
-  if (isa == "amx") {
-    return std::unique_ptr<Ops>(std::make_unique<CpuOps>(
-        CpuKernels{"amx", avx512_kernels(), amx_panel_kernels(), avx512_bf16_attention_kernels()},
         options));
   }
 #endif

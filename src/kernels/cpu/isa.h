@@ -15,8 +15,7 @@
 namespace puna::kernels {
 
 // From slowest to fastest: "scalar", then those that the CPU and the OS have of "avx2" (with FMA
-// and F16C), "avx512" (F, BW, DQ, VL and VNNI), "avx512_bf16" and "amx" (the same and
-// int8 tiles, if the kernel lets this process have them: asking is what this does).
+// and F16C), "avx512" (F, BW, DQ, VL and VNNI) and "avx512_bf16".
 std::vector<std::string_view> available_isas();
 
 // `isa` is one of available_isas(), or "" for the last of them. Errors: kUnsupported for an

@@ -109,7 +109,6 @@ Result<Buffer> memory_to_read() {
 
 const RoofKernels& roof_kernels(std::string_view isa) {
 #if defined(__x86_64__)
-  if (isa == "amx") return amx_roof_kernels();
   if (isa == "avx512_bf16") return avx512_bf16_roof_kernels();
   if (isa == "avx512") return avx512_roof_kernels();
   if (isa == "avx2") return avx2_roof_kernels();

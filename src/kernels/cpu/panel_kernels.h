@@ -127,7 +127,7 @@ struct Int8Rows {
 
 // Two panels, unpacked: quads of unsigned bytes, scales as f32.
 struct UnpackedPair {
-  const uint8_t* quads = nullptr;  // [groups][2 panels][8 quads][64]; see unpacks_signed
+  const uint8_t* quads = nullptr;  // [groups][2 panels][8 quads][64]
   const float* scales = nullptr;   // [groups * units][2 panels][16]
   const float* minima = nullptr;   // the same, or null
 };
@@ -174,11 +174,6 @@ struct PanelKernels {
                  uint8_t* quads, float* scales, float* minima) = nullptr;
   // From so many rows on, unpacking once and multiplying many times is faster. At least 1.
   int32_t unpack_from_rows = 1;
-  // unpack() writes signed bytes, their zero taken off: unpacked products read corrections of
-  // minima only.
-  bool unpacks_signed = false;
-  // After the last of a thread's unpacked products, or of a run of them; null: nothing to be done.
-  void (*leave)() = nullptr;
   // Null where bf16 has no instructions: those matrices stay as they are.
   void (*bf16_product)(const Bf16Product& product) = nullptr;
   void (*to_bf16)(const float* x, int64_t count, uint16_t* out) = nullptr;
@@ -188,6 +183,5 @@ const PanelKernels& scalar_panel_kernels();
 const PanelKernels& avx2_panel_kernels();
 const PanelKernels& avx512_panel_kernels();       // with VNNI
 const PanelKernels& avx512_bf16_panel_kernels();  // the same and bf16
-const PanelKernels& amx_panel_kernels();          // the same and tiles for many rows of int8
 
 }  // namespace puna::kernels

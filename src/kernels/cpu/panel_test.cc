@@ -3,13 +3,11 @@
 // them to the bits of the scalar kernels, however many rows there are.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "formats/tensor_type.h"
@@ -38,7 +36,6 @@ std::vector<Table> tables() {
     if (isa == "avx2") all.push_back({isa, avx2_panel_kernels()});
     if (isa == "avx512") all.push_back({isa, avx512_panel_kernels()});
     if (isa == "avx512_bf16") all.push_back({isa, avx512_bf16_panel_kernels()});
-    if (isa == "amx") all.push_back({isa, amx_panel_kernels()});
   }
   return all;
 }
@@ -257,47 +254,6 @@ INSTANTIATE_TEST_SUITE_P(Types, PanelTypes,
                                          formats::TensorType::kIQ4_NL, formats::TensorType::kIQ4_XS,
                                          formats::TensorType::kBF16),
                          [](const auto& instance) { return type_name(instance.param); });
-
-#if defined(__x86_64__)
-// Whether the processor holds values in this thread's tiles: XINUSE, bits 17 and 18.
-bool tiles_in_use() {
-  uint32_t low = 0;
-  uint32_t high = 0;
-  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
-  return (low & (3U << 17)) != 0;
-}
-
-// 19 groups are a block of 16 and an odd one; 300 rows are two tiles of the result, and 44 no
-// multiple of an AMX tile's; the types take units of depth of two sizes in turn.
-TEST(Amx, GivesTheBitsOfAvx512AndFreesTheTiles) {
-  const std::vector<Table> all = tables();
-  if (all.empty() || all.back().isa != "amx")
-    GTEST_SKIP() << "this CPU or its kernel has no AMX tiles for this process";
-  constexpr int64_t kRows = 300;
-  const ActivationFormat format{.type = ActivationType::kInt8, .group = 32};
-  const std::pair<formats::TensorType, int64_t> shapes[] = {{formats::TensorType::kQ4_1, 608},
-                                                            {formats::TensorType::kQ6_K, 768},
-                                                            {formats::TensorType::kQ8_0, 608}};
-  for (const int64_t m : {16, 17, 24, 25, 31, 32, 47, 256, 300}) {
-    for (const auto& [type, columns] : shapes) {
-      const RandomWeights weights(type, 40, columns, 10);
-      RowBuffer x = RowBuffer::random(kRows, columns, 11);
-      const Packed packed(weights.part(), format);
-      const Rows rows(scalar_panel_kernels(), x, kRows, format);
-      for (int64_t first = 0; first < m; first += kTileRows) {
-        const Tile tile{first, std::min(kTileRows, m - first), 0, 40};
-        const std::vector<float> want =
-            multiply(avx512_panel_kernels(), rows.get(), packed.matrix(), tile);
-        EXPECT_FALSE(tiles_in_use());
-        ASSERT_TRUE(
-            same_bits(multiply(amx_panel_kernels(), rows.get(), packed.matrix(), tile), want))
-            << type_name(type) << ": " << m << " rows from " << first;
-        EXPECT_FALSE(tiles_in_use());
-      }
-    }
-  }
-}
-#endif
 
 // All bytes 0x00 or 0xFF against rows of +-127: no sum may saturate on the way.
 TEST(PanelProducts, DontSaturate) {

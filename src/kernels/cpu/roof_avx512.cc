@@ -84,31 +84,6 @@ uint64_t read(const std::byte* data, int64_t bytes) {
   return static_cast<uint64_t>(_mm512_reduce_add_epi64(seen[0]));
 }
 
-// Full tiles: 16 rows, 64 columns of depth, 16 results. Permission to use them: isa.cc.
-constexpr double kTileMultiplyAdds = 16 * 64 * 16;
-
-__attribute__((target("amx-tile,amx-int8"))) double int8_tiles(int64_t rounds) {
-  struct alignas(64) Config {
-    uint8_t palette = 1;
-    uint8_t start_row = 0;
-    uint8_t reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  };
-  static constexpr Config kConfig;
-  asm volatile("ldtilecfg %0" : : "m"(kConfig));  // zeroes the tiles
-  for (int64_t round = 0; round < rounds; ++round) {
-    _tile_dpbssd(0, 4, 6);
-    _tile_dpbssd(1, 4, 7);
-    _tile_dpbssd(2, 5, 6);
-    _tile_dpbssd(3, 5, 7);
-  }
-  alignas(64) int32_t sums[16][16];
-  _tile_stored(0, sums, 64);
-  _tile_release();
-  return static_cast<double>(sums[15][15]);
-}
-
 constexpr RoofKernels kAvx512 = {.int8 = {int8_dots, kChains* kLanes * 4 * 2},
                                  .bf16 = {},
                                  .f32 = {f32_multiply_adds, kChains* kLanes * 2},
@@ -117,16 +92,10 @@ constexpr RoofKernels kAvx512Bf16 = {.int8 = {int8_dots, kChains* kLanes * 4 * 2
                                      .bf16 = {bf16_dots, kChains* kLanes * 2 * 2},
                                      .f32 = {f32_multiply_adds, kChains* kLanes * 2},
                                      .read = read};
-// Products of bf16 use no tiles: their limit is that of the vectors.
-constexpr RoofKernels kAmx = {.int8 = {int8_tiles, 4 * kTileMultiplyAdds * 2},
-                              .bf16 = {bf16_dots, kChains* kLanes * 2 * 2},
-                              .f32 = {f32_multiply_adds, kChains* kLanes * 2},
-                              .read = read};
 
 }  // namespace
 
 const RoofKernels& avx512_roof_kernels() { return kAvx512; }
 const RoofKernels& avx512_bf16_roof_kernels() { return kAvx512Bf16; }
-const RoofKernels& amx_roof_kernels() { return kAmx; }
 
 }  // namespace puna::kernels

@@ -30,6 +30,5 @@ const RoofKernels& roof_kernels(std::string_view isa);
 const RoofKernels& avx2_roof_kernels();
 const RoofKernels& avx512_roof_kernels();
 const RoofKernels& avx512_bf16_roof_kernels();
-const RoofKernels& amx_roof_kernels();
 
 }  // namespace puna::kernels

@@ -84,8 +84,6 @@ void TileProduct::compute_pair(const HostMatrix::Panels& panels, int64_t pair, c
   const bool unpacks = tile.rows >= panels_.unpack_from_rows;
   const int64_t all_groups = x.columns / 32;
   const int64_t units = panel_units(panels.kind);
-  const bool corrects = !unpacks || !panels_.unpacks_signed || panel_traits(panels.kind).minima;
-  unpacked_any_ = unpacked_any_ || unpacks;
   PairProduct job{
       .kind = panels.kind, .pair = panels.pair(pair), .m = tile.rows, .c = c, .c_stride = kStride};
   // Few rows have room for the corrections of more groups.
@@ -100,7 +98,7 @@ void TileProduct::compute_pair(const HostMatrix::Panels& panels, int64_t pair, c
              .corrections = unpacked_.corrections,
              .corrections_stride = most * units * int64_t{sizeof(int32_t)},
              .wide = x_.format.group != 32};
-    for (int64_t i = 0; corrects && i < tile.rows; ++i) {
+    for (int64_t i = 0; i < tile.rows; ++i) {
       panels_.correct(panels.kind, job.x.wide, x.sums(tile.first_row + i) + group * 2,
                       x.scales(tile.first_row + i) + group, job.groups,
                       unpacked_.corrections + i * most * units);

@@ -29,11 +29,6 @@ class TileProduct {
  public:
   TileProduct(const MicroKernels& kernels, const PanelKernels& panels, const Activations& x)
       : kernels_(kernels), panels_(panels), x_(x) {}
-  ~TileProduct() {
-    if (unpacked_any_ && panels_.leave != nullptr) panels_.leave();
-  }
-  TileProduct(const TileProduct&) = delete;
-  TileProduct& operator=(const TileProduct&) = delete;
 
   // Computes x[tile rows] * part[tile columns]; row() gives the result until the next compute().
   void compute(const PackedMatrix& w, size_t part, const Tile& tile);
@@ -61,7 +56,6 @@ class TileProduct {
   const PanelKernels& panels_;
   const Activations x_;
   int64_t offset_ = 0;
-  bool unpacked_any_ = false;
   alignas(64) float values_[kTileRows * kStride];
   alignas(64) float weights_[kFloatColumns * (kFloatDepth + kRowAlign)];
   struct {
