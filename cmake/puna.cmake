@@ -101,8 +101,8 @@ function(puna_test name)
   target_compile_definitions(${name}_test PRIVATE
     PUNA_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden" PUNA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   if(CMAKE_BUILD_TYPE STREQUAL "Release" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # GCC 12 sees overlaps in std::string's operator+ at -O3 (its bug 105651).
-    target_compile_options(${name}_test PRIVATE -O2)
+    # Quicker to compile, and GCC 12 warns of what is not there at -O2 and -O3 (its bug 105651, for one).
+    target_compile_options(${name}_test PRIVATE -O1)
   endif()
   include(GoogleTest)
   gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 300)
