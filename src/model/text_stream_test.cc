@@ -13,7 +13,7 @@ namespace {
 const Tokenizer& shared_tokenizer() {
   static const Tokenizer tokenizer = [] {
     auto loaded =
-        Tokenizer::from_tokenizer_json(read_whole_file(golden_path("shared_tokenizer.json")));
+        Tokenizer::from_tokenizer_json(read_whole_file(golden_path("small_tokenizer.json")));
     CHECK(loaded.ok());
     return std::move(loaded).value();
   }();
