@@ -12,6 +12,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/sanitizers.h"
 #include "check/families/answer_text.h"
 #include "check/families/draw.h"
 #include "check/families/family.h"
@@ -28,9 +29,13 @@ std::vector<Family> all_families() {
   return families;
 }
 
+// Sanitizers make an item many times slower, and look for other faults than rare items.
+constexpr int32_t fewer(int32_t many) { return PUNA_SANITIZED ? many / 10 : many; }
+
 // How many items a test looks at: `many`, but fewer where scoring starts a process and where an
 // item is a book.
 int32_t sample(Family family, int32_t difficulty, int32_t many) {
+  many = fewer(many);
   if (family == Family::kCode) return many / 25;
   if (family == Family::kRetrieval && difficulty >= 2) return many / 50;
   return many;
@@ -112,7 +117,8 @@ TEST_P(FamilyTest, HarderItemsAreLonger) {
 
 TEST_P(FamilyTest, TenThousandItemsAreAllDifferent) {
   for (const int32_t difficulty : {0, 1}) {
-    const int32_t count = GetParam() == Family::kRetrieval && difficulty == 1 ? 1000 : 10000;
+    const int32_t count =
+        GetParam() == Family::kRetrieval && difficulty == 1 ? fewer(1000) : fewer(10000);
     std::unordered_set<std::string> seen;
     for (int32_t index = 0; index < count; ++index) {
       const Item item = make_item({GetParam(), kSeed, index, difficulty});
@@ -133,7 +139,7 @@ TEST_P(FamilyTest, TheSameRequestGivesTheSameItem) {
 }
 
 TEST_P(FamilyTest, TrainingNeverSeesWhatIsAsked) {
-  const int32_t count = 4000;
+  const int32_t count = fewer(4000);
   std::unordered_set<std::string> asked;
   for (int32_t index = 0; index < count; ++index) {
     asked.insert(make_item({GetParam(), kSeed, index, 0}).messages.front().content);
