@@ -58,7 +58,6 @@ endif()
 function(puna_unity target size)
   if(size GREATER 0)
     set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${size})
-    target_compile_options(${target} PRIVATE -Wno-shadow)  # of another source's names
   endif()
 endfunction()
 

@@ -74,10 +74,10 @@ TokenMass TokenCutFinder::weigh(float floor) const {
 // above it is still `least`.
 float TokenCutFinder::raise_floor(float floor, const TokenMass& least) const {
   constexpr size_t kFew = 2048;
-  constexpr int kMostSteps = 6;
+  constexpr int kMostNarrowings = 6;
   TokenMass mass = weigh(floor);
   float too_high = distribution_.largest;
-  for (int step = 0; step < kMostSteps && mass.count > kFew; ++step) {
+  for (int step = 0; step < kMostNarrowings && mass.count > kFew; ++step) {
     const float middle = floor + (too_high - floor) / 2;
     const TokenMass above = weigh(middle);
     if (above.count >= least.count && above.probability >= least.probability) {
