@@ -53,8 +53,8 @@ if(PUNA_CUDA)
   find_package(CUDAToolkit 13.0 REQUIRED)
 endif()
 
-# Sanitized builds, clang-tidy and the tests of `./dev test` compile several sources as one: most of their time goes into headers. Sources with options of
-# their own stay apart; names in anonymous namespaces must differ within a folder.
+# Sanitized builds, clang-tidy and the tests of `./dev test` compile several sources as one: most of their time goes into
+# headers. Sources with options of their own stay apart; names in anonymous namespaces must differ within a folder.
 function(puna_unity target size)
   if(size GREATER 0)
     set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${size})
@@ -108,7 +108,7 @@ function(puna_test name)
 endfunction()
 
 # puna_gpu_test(NAME SRCS a_test.cc ... DEPS lib ...) -> program NAME_test, for a machine with a GPU:
-# tools/gpu/run_tests.sh runs it there. CTest does not know it.
+# tools/gpu/run.sh runs it there. CTest does not know it.
 function(puna_gpu_test name)
   cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
   if(NOT PUNA_TESTS)

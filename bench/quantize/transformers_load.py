@@ -14,15 +14,13 @@ that. Prints a Markdown table; exit code 1 when a folder's weights alone give so
 import argparse
 import json
 import os
-import re
-import subprocess
 import sys
-import tempfile
-import urllib.request
 
 import torch
 from compressed_tensors.quantization import disable_quantization
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from served import completions
 
 PROMPTS = [
     "<|im_start|>user\nA shop has 34 apples. It sells 12 and buys 25. How many apples are there now?<|im_end|>\n"
@@ -41,33 +39,9 @@ SAME_FP8 = 0.5  # Puna rounds fp8 times its scale to bfloat16
 
 def served(folder, tokens):
     """Puna's continuations: a list of (text, [{token: log-probability}])."""
-    command = [os.environ["PUNA_BINARY"], "serve", "--model", folder, "--port", "0", "--activations", "float",
-               "--kv-dtype", "f32", "--max-num-seqs", "2"]
-    with tempfile.TemporaryFile("w+") as log:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            url = None
-            for line in server.stdout:
-                if found := re.match(r"listening on (\S+)", line):
-                    url = found[1]
-                if line.startswith("try: "):
-                    break
-            if url is None:
-                log.seek(0)
-                sys.exit(f"{folder}: puna serve ended:\n{log.read()}")
-            return [complete(url, prompt, tokens) for prompt in PROMPTS]
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def complete(url, prompt, tokens):
-    body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "logprobs": 20}
-    request = urllib.request.Request(url + "/v1/completions", json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        choice = json.load(answer)["choices"][0]
-    return choice["text"], choice["logprobs"]["top_logprobs"]
+    choices = completions(folder, ["--activations", "float", "--kv-dtype", "f32"], PROMPTS,
+                          {"max_tokens": tokens, "logprobs": 20})
+    return [(choice["text"], choice["logprobs"]["top_logprobs"]) for choice in choices]
 
 
 def load(folder):

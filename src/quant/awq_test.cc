@@ -14,15 +14,13 @@
 #include "quant/awq_layer.h"
 #include "quant/dequant.h"
 #include "quant/encode_kernels.h"
+#include "quant/test_rounding.h"
 
 namespace puna::quant {
 namespace {
 
 using formats::Checkpoint;
 using formats::WeightRole;
-
-constexpr int64_t kColumns = 128;
-constexpr int64_t kGroup = 32;
 
 // Inputs of which a few columns are large, as activations are.
 std::vector<float> inputs_of(int64_t rows, uint64_t seed) {
@@ -36,52 +34,12 @@ std::vector<float> inputs_of(int64_t rows, uint64_t seed) {
   return x;
 }
 
-std::vector<float> products_of(const std::vector<float>& x) {
-  std::vector<float> products(static_cast<size_t>(kColumns * kColumns));
-  for (size_t row = 0; row < x.size() / kColumns; ++row) {
-    for (size_t i = 0; i < kColumns; ++i) {
-      for (size_t j = 0; j <= i; ++j)
-        products[i * kColumns + j] += x[row * kColumns + i] * x[row * kColumns + j];
-    }
-  }
-  return products;
-}
-
 std::vector<float> weights(int64_t rows, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal;
   std::vector<float> w(static_cast<size_t>(rows * kColumns));
   for (float& value : w) value = normal(random);
   return w;
-}
-
-// Sum of (x . (w - q))^2 over inputs and rows.
-double output_error(const std::vector<float>& x, const std::vector<float>& w,
-                    const std::vector<float>& q) {
-  double sum = 0.0;
-  for (size_t input = 0; input < x.size() / kColumns; ++input) {
-    for (size_t row = 0; row < w.size() / kColumns; ++row) {
-      double difference = 0.0;
-      for (size_t i = 0; i < kColumns; ++i) {
-        const auto error =
-            static_cast<double>(w[row * kColumns + i]) - static_cast<double>(q[row * kColumns + i]);
-        difference += static_cast<double>(x[input * kColumns + i]) * error;
-      }
-      sum += difference * difference;
-    }
-  }
-  return sum;
-}
-
-std::vector<float> rounded_alone(const std::vector<float>& w) {
-  std::vector<float> q(w.size());
-  for (size_t begin = 0; begin < w.size(); begin += kGroup) {
-    const float scale = to_float(to_bfloat16(fit_group()(w.data() + begin, nullptr, kGroup)));
-    for (size_t i = begin; i < begin + kGroup; ++i) {
-      q[i] = scale * std::nearbyint(std::clamp(w[i] / scale, -8.0F, 7.0F));
-    }
-  }
-  return q;
 }
 
 // Back among the unscaled weights.

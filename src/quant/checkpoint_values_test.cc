@@ -12,6 +12,7 @@
 
 #include "formats/checkpoint.h"
 #include "quant/dequant.h"
+#include "quant/test_files.h"
 
 namespace puna::quant {
 namespace {
@@ -21,19 +22,6 @@ using formats::RopeLayout;
 using formats::TensorView;
 using formats::WeightId;
 using formats::WeightRole;
-
-Checkpoint open_golden(const std::string& name) {
-  auto opened = Checkpoint::open(std::string(PUNA_GOLDEN_DIR) + "/" + name);
-  EXPECT_TRUE(opened.ok()) << opened.error().message();
-  return std::move(opened).value();
-}
-
-// [rows, columns]
-std::vector<float> values_of(const TensorView& view) {
-  std::vector<float> values(static_cast<size_t>(view.rows * view.columns));
-  dequantize(view.type, view.data, values);
-  return values;
-}
 
 // Rows of attn_q or attn_k in half-split order, whatever order the file has.
 std::vector<float> half_split(const Checkpoint& model, const TensorView& view) {
@@ -83,12 +71,12 @@ void expect_alike(const Checkpoint& base, const Checkpoint& quantised) {
 }
 
 TEST(CheckpointValues, GgufAndFolderAgree) {
-  expect_alike(open_golden("tiny_llama_hf"), open_golden("tiny_llama_gguf/tiny.gguf"));
+  expect_alike(open(golden("tiny_llama_hf")), open(golden("tiny_llama_gguf/tiny.gguf")));
 }
 
 TEST(CheckpointValues, TiedShardsAndFolderAgree) {
-  expect_alike(open_golden("tiny_llama_hf_tied"),
-               open_golden("tiny_llama_gguf/tiny-tied-00001-of-00002.gguf"));
+  expect_alike(open(golden("tiny_llama_hf_tied")),
+               open(golden("tiny_llama_gguf/tiny-tied-00001-of-00002.gguf")));
 }
 
 TEST(CheckpointValues, TheRealModelIsSane) {

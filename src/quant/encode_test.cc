@@ -140,10 +140,10 @@ TEST_P(SearchedType, SurvivesValuesThatAreNotFinite) {
   }
 }
 
-std::string name_of(const testing::TestParamInfo<Searched>& info) {
+std::string searched_name(const testing::TestParamInfo<Searched>& info) {
   return std::string(formats::tensor_type_name(info.param.type));
 }
-INSTANTIATE_TEST_SUITE_P(Quant, SearchedType, testing::ValuesIn(kSearched), name_of);
+INSTANTIATE_TEST_SUITE_P(Quant, SearchedType, testing::ValuesIn(kSearched), searched_name);
 
 // What the `gguf` Python package encodes by rounding alone, on values of all sizes: the search
 // loses less in total and nowhere much more.

@@ -9,12 +9,10 @@
 #include <vector>
 
 #include "quant/encode_kernels.h"
+#include "quant/test_rounding.h"
 
 namespace puna::quant {
 namespace {
-
-constexpr int64_t kColumns = 128;
-constexpr int64_t kGroup = 32;
 
 // Inputs whose columns depend on each other, as activations do.
 std::vector<float> inputs(int64_t rows, uint64_t seed) {
@@ -39,48 +37,12 @@ std::vector<float> inputs(int64_t rows, uint64_t seed) {
   return x;
 }
 
-std::vector<float> products_of(const std::vector<float>& x) {
-  std::vector<float> h(static_cast<size_t>(kColumns * kColumns));
-  for (size_t row = 0; row < x.size() / kColumns; ++row) {
-    for (size_t i = 0; i < kColumns; ++i) {
-      for (size_t j = 0; j <= i; ++j)
-        h[i * kColumns + j] += x[row * kColumns + i] * x[row * kColumns + j];
-    }
-  }
-  return h;
-}
-
-// Sum of (x . (w - q))^2 over the inputs.
-double output_error(const std::vector<float>& x, const std::vector<float>& w,
-                    const std::vector<float>& q) {
-  double sum = 0.0;
-  for (size_t row = 0; row < x.size() / kColumns; ++row) {
-    double difference = 0.0;
-    for (size_t i = 0; i < kColumns; ++i) {
-      difference += static_cast<double>(x[row * kColumns + i]) * static_cast<double>(w[i] - q[i]);
-    }
-    sum += difference * difference;
-  }
-  return sum;
-}
-
 std::vector<float> random_row(uint64_t seed) {
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal;
   std::vector<float> row(kColumns);
   for (float& value : row) value = normal(random);
   return row;
-}
-
-std::vector<float> rounded_alone(const std::vector<float>& w) {
-  std::vector<float> q(w.size());
-  for (size_t begin = 0; begin < w.size(); begin += kGroup) {
-    const float scale = to_float(to_bfloat16(fit_group()(w.data() + begin, nullptr, kGroup)));
-    for (size_t i = begin; i < begin + kGroup; ++i) {
-      q[i] = scale * std::nearbyint(std::clamp(w[i] / scale, -8.0F, 7.0F));
-    }
-  }
-  return q;
 }
 
 std::vector<float> rounded_by_gptq(const GptqFactor& factor, std::vector<float> w) {

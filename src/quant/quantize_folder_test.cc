@@ -21,26 +21,13 @@
 
 #include "quant/dequant.h"
 #include "quant/fp8.h"
+#include "quant/test_files.h"
 
 namespace puna::quant {
 namespace {
 
 using formats::Checkpoint;
 using formats::WeightRole;
-
-std::string golden(const std::string& name) { return std::string(PUNA_GOLDEN_DIR) + "/" + name; }
-
-Checkpoint open(const std::string& path) {
-  auto opened = Checkpoint::open(path);
-  EXPECT_TRUE(opened.ok()) << opened.error().message();
-  return std::move(opened).value();
-}
-
-std::vector<float> values_of(const formats::TensorView& view) {
-  std::vector<float> values(static_cast<size_t>(view.rows * view.columns));
-  dequantize(view.type, view.data, values);
-  return values;
-}
 
 class QuantizeFolder : public testing::Test {
  protected:

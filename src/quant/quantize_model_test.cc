@@ -19,6 +19,7 @@
 
 #include "formats/gguf.h"
 #include "quant/dequant.h"
+#include "quant/test_files.h"
 
 namespace puna::quant {
 namespace {
@@ -31,14 +32,6 @@ using formats::TensorType;
 using formats::TensorView;
 using formats::WeightId;
 using formats::WeightRole;
-
-std::string golden(const std::string& name) { return std::string(PUNA_GOLDEN_DIR) + "/" + name; }
-
-Checkpoint open(const std::string& path) {
-  auto opened = Checkpoint::open(path);
-  EXPECT_TRUE(opened.ok()) << opened.error().message();
-  return std::move(opened).value();
-}
 
 std::string bytes_of(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -83,12 +76,6 @@ class QuantizeModel : public testing::Test {
   std::string folder_;
 };
 
-std::vector<float> file_values(const TensorView& view) {
-  std::vector<float> values(static_cast<size_t>(view.rows * view.columns));
-  dequantize(view.type, view.data, values);
-  return values;
-}
-
 // The rows of GGUF's q or k: pairs (2i, 2i + 1) where the folder has i and i + head_dim / 2.
 std::vector<float> interleaved(const std::vector<float>& values, const ModelSpec& spec) {
   const auto columns = static_cast<size_t>(spec.hidden_size);
@@ -115,14 +102,14 @@ TEST_F(QuantizeModel, KeepsEveryNumberInF32) {
     for (int32_t layer = 0; layer < spec.num_layers; ++layer) {
       for (const WeightRole role : {WeightRole::kAttnQ, WeightRole::kAttnK, WeightRole::kAttnV,
                                     WeightRole::kFfnDown, WeightRole::kAttnNorm}) {
-        std::vector<float> expected = file_values(from.tensor({role, layer}));
+        std::vector<float> expected = values_of(from.tensor({role, layer}));
         const bool turned = role == WeightRole::kAttnQ || role == WeightRole::kAttnK;
         if (turned && half_split) expected = interleaved(expected, spec);
-        EXPECT_EQ(file_values(to.tensor({role, layer})), expected) << name;
+        EXPECT_EQ(values_of(to.tensor({role, layer})), expected) << name;
       }
     }
-    EXPECT_EQ(file_values(to.tensor({WeightRole::kTokenEmbedding})),
-              file_values(from.tensor({WeightRole::kTokenEmbedding})));
+    EXPECT_EQ(values_of(to.tensor({WeightRole::kTokenEmbedding})),
+              values_of(from.tensor({WeightRole::kTokenEmbedding})));
   }
 }
 
@@ -229,7 +216,7 @@ TEST_F(QuantizeModel, ImportanceReachesItsWeight) {
   const Checkpoint a = open(folder_ + "/with.gguf");
   const Checkpoint b = open(folder_ + "/without.gguf");
   const auto differs = [&](WeightRole role) {
-    return file_values(a.tensor({role, 0})) != file_values(b.tensor({role, 0}));
+    return values_of(a.tensor({role, 0})) != values_of(b.tensor({role, 0}));
   };
   EXPECT_TRUE(differs(WeightRole::kAttnV));
   EXPECT_FALSE(differs(WeightRole::kAttnOutput));
