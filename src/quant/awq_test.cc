@@ -63,6 +63,22 @@ std::vector<float> rounded_by_awq(const std::vector<float>& products,
   return q;
 }
 
+// Each group's scale fitted to its columns one by one, as the search does.
+std::vector<float> rounded_by_importance(const std::vector<float>& products,
+                                         const std::vector<float>& w) {
+  std::vector<float> importance(kColumns);
+  for (size_t i = 0; i < kColumns; ++i) importance[i] = products[i * kColumns + i];
+  std::vector<float> q(w.size());
+  for (size_t begin = 0; begin < q.size(); begin += kGroup) {
+    const float fitted =
+        fit_group()(w.data() + begin, importance.data() + begin % kColumns, kGroup);
+    const float scale = to_float(to_bfloat16(fitted));
+    for (size_t i = begin; i < begin + kGroup; ++i)
+      q[i] = scale * std::nearbyint(std::clamp(w[i] * (1.0F / scale), -8.0F, 7.0F));
+  }
+  return q;
+}
+
 TEST(Awq, BeatsRoundingOnItsTextAndOnAnother) {
   const std::vector<float> text = inputs_of(256, 1);
   const std::vector<float> held_out = inputs_of(256, 2);
@@ -88,18 +104,22 @@ TEST(Awq, TheSearchedErrorIsThatOfTheOutputs) {
   for (size_t i = 0; i < kColumns; ++i) by_group[i] = i / kGroup % 2 == 0 ? 4.0F : 0.5F;
   const double error = awq_output_error(inputs, ones, kGroup, 1);
   EXPECT_NEAR(awq_output_error(inputs, by_group, kGroup, 3), error, 1e-4 * error);
-  // By hand, with the scales that the search's rounding takes.
-  std::vector<float> q(inputs.rows.size());
-  std::vector<float> importance(kColumns);
-  for (size_t i = 0; i < kColumns; ++i) importance[i] = products[i * kColumns + i];
-  for (size_t begin = 0; begin < q.size(); begin += kGroup) {
-    const float fitted =
-        fit_group()(inputs.rows.data() + begin, importance.data() + begin % kColumns, kGroup);
-    const float scale = to_float(to_bfloat16(fitted));
-    for (size_t i = begin; i < begin + kGroup; ++i)
-      q[i] = scale * std::nearbyint(std::clamp(inputs.rows[i] * (1.0F / scale), -8.0F, 7.0F));
-  }
+  const std::vector<float> q = rounded_by_importance(products, inputs.rows);
   EXPECT_NEAR(error, output_error(text, inputs.rows, q), 1e-3 * error);
+}
+
+// Columns that rise and fall together: their errors add up, which a fit of each alone can't see.
+TEST(Awq, GroupsAreClippedWhereTheirOutputsChangeLeast) {
+  std::vector<float> text = inputs_of(256, 10);
+  for (size_t row = 0; row < text.size(); row += kColumns) {
+    const float common = 8.0F * text[row];
+    for (size_t i = 0; i < kColumns; ++i) text[row + i] += common;
+  }
+  const std::vector<float> products = products_of(text);
+  const std::vector<float> w = weights(40, 11);
+  const std::vector<float> ones(kColumns, 1.0F);
+  EXPECT_LT(output_error(text, w, rounded_by_awq(products, ones, w)),
+            0.8 * output_error(text, w, rounded_by_importance(products, w)));
 }
 
 TEST(Awq, ColumnsOfOneMakerShareTheirScale) {
