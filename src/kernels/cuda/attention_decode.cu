@@ -50,7 +50,7 @@ __device__ inline Work work_at(const DecodeArgs& args, int index) {
 template <int kDim>
 __device__ inline int64_t block_offset(const AttentionShape& shape, int block, int kv_head,
                                        bool values) {
-  return kv_line(block, shape.num_kv_heads, kv_head, values, 0) * kDim;
+  return kv_cells(block, shape.num_kv_heads, kv_head, values) * kCellsPerBlock * kDim;
 }
 
 // Where the copies have got to: of each tile of each item of this warp two halves of keys, then two
@@ -134,7 +134,7 @@ class Copies {
 #pragma unroll
       for (int turn = 0; turn < kTurns; ++turn) {
         const int unit = turn * kWarpThreads + lane;
-        const int key = first_key + i * kCellsPerBlock + unit / kUnits;
+        const int key = first_key + i * kCellsPerBlock + cell_of_place(unit, kUnits);
         copy_async(to + (i * kCellsPerBlock * kUnits + unit) * 16,
                    from + turn * kWarpThreads * kUnitElements, key < end);
       }
@@ -190,7 +190,7 @@ __device__ inline void insert_own(const DecodeArgs& args, const Work& work, unsi
   const AttentionShape& shape = args.attention.shape;
   const int position = work.item.position;
   if (position < first_key || position >= first_key + kHalfKeys) return;
-  const int place = position % kCellsPerBlock;
+  const int own_cell = position % kCellsPerBlock;
   const int head = shape.num_heads + (values ? shape.num_kv_heads : 0) + work.kv_head;
   const auto* from = reinterpret_cast<const uint32_t*>(
       args.unrotated.qkv +
@@ -198,13 +198,13 @@ __device__ inline void insert_own(const DecodeArgs& args, const Work& work, unsi
   const auto* rotations =
       reinterpret_cast<const float2*>(args.unrotated.rotations) + int64_t{position} * (kDim / 2);
   const int block = args.attention.block_tables[work.item.table_offset + position / kCellsPerBlock];
-  auto* cell = reinterpret_cast<uint32_t*>(
-      args.unrotated.kv + block_offset<kDim>(shape, block, work.kv_head, values) + place * kDim);
+  auto* cells = reinterpret_cast<uint32_t*>(args.unrotated.kv +
+                                            block_offset<kDim>(shape, block, work.kv_head, values));
 #pragma unroll
   for (int pair = threadIdx.x; pair < kDim / 2; pair += kWarpThreads) {
     const uint32_t value = values ? from[pair] : rotate_pair(from[pair], rotations[pair]);
-    const int unit = placed_unit(place, pair / 4, kDim / kUnitElements);
-    cell[unit * 4 + pair % 4] = value;
+    const int unit = placed_unit(own_cell, pair / 4, kDim / kUnitElements);
+    cells[unit * 4 + pair % 4] = value;
     *reinterpret_cast<uint32_t*>(tile + tile_offset<kDim>(position - first_key, pair / 4) +
                                  pair % 4 * 4) = value;
   }
@@ -215,9 +215,12 @@ template <int kDim>
 __device__ inline void clear_values_behind(const Work& work, unsigned char* tile, int first_key) {
   constexpr int kUnits = kDim / kUnitElements;
   const int first = max(work.item.position + 1 - first_key, 0);
-  for (int i = first * kUnits + static_cast<int>(threadIdx.x); i < kHalfKeys * kUnits;
-       i += kWarpThreads)
-    reinterpret_cast<uint4*>(tile)[i] = {0, 0, 0, 0};
+  constexpr int kOfBlock = kCellsPerBlock * kUnits;
+  for (int i = first / kCellsPerBlock * kOfBlock + static_cast<int>(threadIdx.x);
+       i < kHalfKeys * kUnits; i += kWarpThreads) {
+    if (i / kOfBlock * kCellsPerBlock + cell_of_place(i % kOfBlock, kUnits) >= first)
+      reinterpret_cast<uint4*>(tile)[i] = {0, 0, 0, 0};
+  }
 }
 
 // Floats of a chunk's results: values, then maximum and sum of each head; rounded up for float4.
@@ -242,7 +245,7 @@ __device__ inline BFloat16* out_of(const DecodeArgs& args, int row, int kv_head,
 // The chunk is all there is.
 template <int kDim>
 __device__ inline void write_out(const DecodeArgs& args, const Work& work, int group,
-                                 RowState<kDim>& chunk) {
+                                 const RowState<kDim>& chunk) {
   RowState<kDim> total;
   merge_chunk(total, chunk);  // into nothing, as prefill does
   const int lane = threadIdx.x;
@@ -254,8 +257,8 @@ __device__ inline void write_out(const DecodeArgs& args, const Work& work, int g
 #pragma unroll
     for (int i = 0; i < kDim / 8; ++i) {
       *reinterpret_cast<uint32_t*>(out + head * kDim + 8 * i + 2 * (lane % 4)) =
-          pack_bf16(normalised(total.out[i][2 * half], total.sum[2 * half]),
-                    normalised(total.out[i][2 * half + 1], total.sum[2 * half]));
+          pack_bf16(normalised(total.out[i][2 * half], total.weights.sum[half]),
+                    normalised(total.out[i][2 * half + 1], total.weights.sum[half]));
     }
   }
 }
@@ -275,8 +278,8 @@ __device__ inline void write_partial(const DecodeArgs& args, const Work& work, i
           chunk.out[i][2 * half], chunk.out[i][2 * half + 1]};
     }
     if (lane % 4 == 0) {
-      partial[group * kDim + head] = chunk.maximum[half];
-      partial[group * kDim + group + head] = chunk.sum[2 * half];
+      partial[group * kDim + head] = chunk.weights.maximum[half];
+      partial[group * kDim + group + head] = chunk.weights.sum[half];
     }
   }
 }
@@ -395,6 +398,7 @@ __global__ void __launch_bounds__(kWarpThreads) decode_kernel(DecodeArgs args) {
         next_slot();
       }
     }
+    gather_sums<kHalves>(chunk.weights);
     if (work.item.position < kChunkKeys) {
       write_out<kDim>(args, work, group, chunk);
     } else {

@@ -1,27 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prefill attention: a thread block keeps a tile of 128 query rows (positions times the query heads
-// of one KV head), 16 to a warp, and walks the keys of its sequence.
+// Prefill attention on any GPU: a thread block keeps a tile of query rows, 16 to a warp, and walks
+// the keys of its sequence. Hopper has a faster one, with the same bits:
+// attention_prefill_wgmma.cu.
 #include "base/check.h"
-#include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/attention_prefill.cuh"
 #include "kernels/cuda/launch.cuh"
 
 namespace puna::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kRows = 16 * kWarps;
+constexpr int kRows = kPrefillRows;
+constexpr int kThreads = kRows / 16 * 32;
 
 template <int kDim>
 struct PrefillShared {
   static constexpr int kTileBytes = kTileKeys * kDim * 2;
   static constexpr int kRing = kRows * kDim * 2;  // after the queries
   static constexpr int kBytes = kRing + 2 * 2 * kTileBytes;
-};
-
-struct PrefillArgs {
-  AttentionArgs attention;
-  const QueryTile* tiles;
 };
 
 template <int kDim>
@@ -59,27 +54,6 @@ __device__ void copy_queries(const AttentionArgs& attention, const QueryTile& ti
             kDim +
         (i % kUnits) * 8;
     copy_async(to + tile_offset<kDim>(row, i % kUnits), attention.queries + from, valid);
-  }
-}
-
-template <int kDim>
-__device__ void write_rows(const AttentionArgs& attention, const QueryTile& tile, int kv_head,
-                           int group, const RowState<kDim>& total) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = static_cast<int>(threadIdx.x / 32) * 16 + lane / 4 + 8 * half;
-    if (row / group >= tile.num_rows) continue;
-    BFloat16* out =
-        attention.out + (int64_t{tile.first_row + row / group} * attention.shape.num_heads +
-                         kv_head * group + row % group) *
-                            kDim;
-#pragma unroll
-    for (int i = 0; i < kDim / 8; ++i) {
-      *reinterpret_cast<uint32_t*>(out + 8 * i + 2 * (lane % 4)) =
-          pack_bf16(normalised(total.out[i][2 * half], total.sum[2 * half]),
-                    normalised(total.out[i][2 * half + 1], total.sum[2 * half]));
-    }
   }
 }
 
@@ -124,9 +98,13 @@ __global__ void __launch_bounds__(kThreads, 1) prefill_kernel(PrefillArgs args) 
       add_tile<kDim>(chunk, queries, stage_keys(i), stage_keys(i) + Shared::kTileBytes,
                      i * kTileKeys, positions, scale);
     }
-    if (i % kTilesPerChunk == kTilesPerChunk - 1 || i == tiles - 1) merge_chunk(total, chunk);
+    if (i % kTilesPerChunk == kTilesPerChunk - 1 || i == tiles - 1) {
+      gather_sums(chunk.weights);
+      merge_chunk(total, chunk);
+      chunk = RowState<kDim>{};
+    }
   }
-  write_rows<kDim>(attention, tile, kv_head, group, total);
+  write_rows<kDim>(attention, tile, kv_head, group, warp_row, total);
 }
 
 template <int kDim>
@@ -151,6 +129,7 @@ void prepare_prefill_attention() {
   raise_limit<32>();
   raise_limit<64>();
   raise_limit<128>();
+  prepare_wgmma_prefill();
 }
 
 int32_t prefill_tile_rows(const AttentionShape& shape) {
@@ -161,6 +140,7 @@ void attention_prefill(const AttentionArgs& args, const QueryTile* tiles, int32_
                        Stream stream) {
   CHECK(attention_supports(args.shape));
   const PrefillArgs all = {args, tiles};
+  if (prefill_with_wgmma(all, num_tiles, stream)) return;
   switch (args.shape.head_dim) {
     case 16:
       return launch_prefill<16>(all, num_tiles, stream);

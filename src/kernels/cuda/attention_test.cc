@@ -120,10 +120,10 @@ class Case {
       for (size_t head = 0; head < kv_heads(); ++head) {
         for (size_t c = 0; c < dim_; ++c) {
           const auto at = [&](size_t which) {
-            const int64_t line = kv_line(static_cast<int32_t>(block), shape_.num_kv_heads,
-                                         static_cast<int32_t>(head), which == 1,
-                                         static_cast<int32_t>(position % kCells));
-            return static_cast<size_t>(line) * dim_ + placed_column(position % kCells, c, dim_);
+            const int64_t cells = kv_cells(static_cast<int32_t>(block), shape_.num_kv_heads,
+                                           static_cast<int32_t>(head), which == 1);
+            return static_cast<size_t>(cells) * kCells * dim_ +
+                   placed_column(position % kCells, c, dim_);
           };
           kv[at(0)] = keys_[(position * kv_heads() + head) * dim_ + c];
           kv[at(1)] = values_[(position * kv_heads() + head) * dim_ + c];

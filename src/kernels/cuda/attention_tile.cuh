@@ -29,12 +29,14 @@ __device__ inline void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Byte offset of 16-byte unit `unit` of row `row` in a tile of kDim bf16 columns, placed so that
-// eight rows' units of one column lie in different banks.
+// Byte offset of 16-byte unit `unit` of row `row` in a tile of kDim bf16 columns, whose rows lie as
+// in KV blocks.
 template <int kDim>
 __device__ inline uint32_t tile_offset(int row, int unit) {
   constexpr int kUnits = kDim / kUnitElements;
-  return static_cast<uint32_t>((row * kUnits + placed_unit(row, unit, kUnits)) * 16);
+  return static_cast<uint32_t>((row / kCellsPerBlock * kCellsPerBlock * kUnits +
+                                placed_unit(row % kCellsPerBlock, unit, kUnits)) *
+                               16);
 }
 
 __device__ inline void load_matrices(uint32_t (&to)[4], uint32_t address) {
@@ -65,7 +67,6 @@ __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint3
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-constexpr uint32_t kBf16Ones = 0x3F803F80U;
 
 __device__ inline float exp2_approx(float x) {
   float y;
@@ -78,18 +79,10 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
-// Scores in units of log 2; -inf where the key is after the row's position.
-__device__ inline float masked_score(float product, float scale, int key, int position) {
-  return key <= position ? __fmul_rn(product, scale) : -INFINITY;
-}
 // What probabilities are relative to; any finite number while no key was seen.
 __device__ inline float softmax_base(float maximum) {
   return maximum == -INFINITY ? 0.0F : maximum;
 }
-__device__ inline float probability(float score, float base) {
-  return exp2_approx(__fsub_rn(score, base));
-}
-
 // Merging a chunk (maximum, sum, out) into what came before it.
 struct MergeFactors {
   float before;
@@ -107,13 +100,18 @@ __device__ inline float merged(float before, float chunk, const MergeFactors& fa
 }
 __device__ inline float normalised(float out, float sum) { return __fdiv_rn(out, sum); }
 
+// Of a thread's two rows the best score, in units of log 2, and the sum of the probabilities that
+// this thread has seen: gather_sums() adds the others'.
+struct RowWeights {
+  float maximum[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {};
+};
 // What a warp knows of its 16 rows: a thread has two (lane / 4 and 8 more), and of every group of
 // eight columns two.
 template <int kDim>
 struct RowState {
   float out[kDim / 8][4] = {};
-  float sum[4] = {};
-  float maximum[2] = {-INFINITY, -INFINITY};
+  RowWeights weights;
 };
 constexpr int kKeyGroups = kTileKeys / 8;
 using TileScores = float[kKeyGroups][4];
@@ -148,13 +146,14 @@ __device__ inline void score_half(float (*scores)[4], uint32_t keys, int lane, Q
   }
 }
 
-// Scores into probabilities; what the chunk has so far shrinks to the new maximum. `scale` is that
-// of the scores times log2(e); `positions` are of the thread's two rows.
-// With kHalves 1 only the first of the thread's rows is there.
-template <int kDim, int kHalves = 2>
-__device__ inline void weigh_tile(RowState<kDim>& chunk, TileScores& scores,
-                                  TileProbabilities& probabilities, int first_key,
-                                  const int (&positions)[2], float scale, int lane) {
+// Products of queries and keys into probabilities relative to the new maximum, in f32, and what all
+// before shrinks by. `scale` is that of the scores times log2(e); `positions` are of the thread's
+// two rows. With kMasked false no key is after its row; with kHalves 1 only the first of the rows
+// is there.
+template <int kHalves = 2, bool kMasked = true>
+__device__ inline void weigh_scores(RowWeights& weights, float (&shrink)[2], TileScores& scores,
+                                    int first_key, const int (&positions)[2], float scale,
+                                    int lane) {
 #pragma unroll
   for (int half = 0; half < kHalves; ++half) {
     float best = -INFINITY;
@@ -164,35 +163,62 @@ __device__ inline void weigh_tile(RowState<kDim>& chunk, TileScores& scores,
       for (int i = 0; i < 2; ++i) {
         float& score = scores[group][2 * half + i];
         const int key = first_key + 8 * group + 2 * (lane % 4) + i;
-        score = masked_score(score, scale, key, positions[half]);
+        if (kMasked && key > positions[half]) score = -INFINITY;
         best = fmaxf(best, score);
       }
     }
     best = fmaxf(best, __shfl_xor_sync(~0U, best, 1));
     best = fmaxf(best, __shfl_xor_sync(~0U, best, 2));
-    const float before = chunk.maximum[half];
-    chunk.maximum[half] = fmaxf(before, best);
-    const float base = softmax_base(chunk.maximum[half]);
-    const float shrink = exp2_approx(__fsub_rn(before, base));
-#pragma unroll
-    for (int i = 2 * half; i < 2 * half + 2; ++i) {
-      chunk.sum[i] = __fmul_rn(chunk.sum[i], shrink);
-#pragma unroll
-      for (int group = 0; group < kDim / 8; ++group)
-        chunk.out[group][i] = __fmul_rn(chunk.out[group][i], shrink);
-    }
+    const float before = weights.maximum[half];
+    weights.maximum[half] = fmaxf(before, __fmul_rn(best, scale));
+    const float base = softmax_base(weights.maximum[half]);
+    shrink[half] = exp2_approx(__fsub_rn(before, base));
+    float sum = __fmul_rn(weights.sum[half], shrink[half]);
 #pragma unroll
     for (int group = 0; group < kKeyGroups; ++group) {
-      const float(&of_group)[4] = scores[group];
-      probabilities[group / 2][group % 2 * 2 + half] = pack_bf16(
-          probability(of_group[2 * half], base), probability(of_group[2 * half + 1], base));
+#pragma unroll
+      for (int i = 2 * half; i < 2 * half + 2; ++i) {
+        scores[group][i] = exp2_approx(__fmaf_rn(scores[group][i], scale, -base));
+        sum = __fadd_rn(sum, scores[group][i]);
+      }
+    }
+    weights.sum[half] = sum;
+  }
+}
+
+template <int kHalves = 2>
+__device__ inline void pack_tile(TileProbabilities& packed, const TileScores& probabilities) {
+#pragma unroll
+  for (int group = 0; group < kKeyGroups; ++group) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      packed[group / 2][group % 2 * 2 + half] =
+          half < kHalves
+              ? pack_bf16(probabilities[group][2 * half], probabilities[group][2 * half + 1])
+              : 0;
     }
   }
-  if constexpr (kHalves == 1) {
+}
+
+template <int kDim, int kHalves = 2>
+__device__ inline void shrink_rows(RowState<kDim>& chunk, const float (&shrink)[2]) {
 #pragma unroll
-    for (int step = 0; step < kTileKeys / 16; ++step)
-      probabilities[step][1] = probabilities[step][3] = 0;
+  for (int i = 0; i < 2 * kHalves; ++i) {
+#pragma unroll
+    for (int group = 0; group < kDim / 8; ++group)
+      chunk.out[group][i] = __fmul_rn(chunk.out[group][i], shrink[i / 2]);
   }
+}
+
+// All of it, when nothing else is to be done between.
+template <int kDim, int kHalves = 2>
+__device__ inline void weigh_tile(RowState<kDim>& chunk, TileScores& scores,
+                                  TileProbabilities& probabilities, int first_key,
+                                  const int (&positions)[2], float scale, int lane) {
+  float shrink[2];
+  weigh_scores<kHalves>(chunk.weights, shrink, scores, first_key, positions, scale, lane);
+  shrink_rows<kDim, kHalves>(chunk, shrink);
+  pack_tile<kHalves>(probabilities, scores);
 }
 
 // Half a tile of values, times the probabilities of its keys.
@@ -213,28 +239,40 @@ __device__ inline void add_half(RowState<kDim>& chunk, const uint32_t (*probabil
     const uint32_t(&a)[4] = probabilities[index / kPairs];
     const uint32_t(&now)[4] = b[index % 2];
     const int pair = index % kPairs;
-    if (pair == 0) multiply_add(chunk.sum, a, kBf16Ones, kBf16Ones);
     multiply_add(chunk.out[2 * pair], a, now[0], now[1]);
     multiply_add(chunk.out[2 * pair + 1], a, now[2], now[3]);
   }
 }
 
+// The four threads of a row, whose keys differ, add up what they have seen.
+template <int kHalves = 2>
+__device__ inline void gather_sums(RowWeights& weights) {
+#pragma unroll
+  for (int half = 0; half < kHalves; ++half) {
+    float& sum = weights.sum[half];
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, 1));
+    sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, 2));
+  }
+}
+
+// Takes a chunk, sums gathered, into what came before it.
 template <int kDim>
-__device__ inline void merge_chunk(RowState<kDim>& total, RowState<kDim>& chunk) {
+__device__ inline void merge_chunk(RowState<kDim>& total, const RowState<kDim>& chunk) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const bool seen = chunk.maximum[half] != -INFINITY;  // else the chunk is after the row
-    const MergeFactors factors = merge_factors(total.maximum[half], chunk.maximum[half]);
+    float& maximum = total.weights.maximum[half];
+    float& sum = total.weights.sum[half];
+    const float chunk_maximum = chunk.weights.maximum[half];
+    if (chunk_maximum == -INFINITY) continue;  // the chunk is after the row
+    const MergeFactors factors = merge_factors(maximum, chunk_maximum);
+    sum = merged(sum, chunk.weights.sum[half], factors);
 #pragma unroll
     for (int i = 2 * half; i < 2 * half + 2; ++i) {
-      if (seen) total.sum[i] = merged(total.sum[i], chunk.sum[i], factors);
 #pragma unroll
-      for (int group = 0; group < kDim / 8; ++group) {
-        if (seen) total.out[group][i] = merged(total.out[group][i], chunk.out[group][i], factors);
-      }
+      for (int group = 0; group < kDim / 8; ++group)
+        total.out[group][i] = merged(total.out[group][i], chunk.out[group][i], factors);
     }
   }
-  chunk = RowState<kDim>{};
 }
 
 // Starts copying kTileKeys keys and values from `first_key` into shared memory, as they lie; keys
@@ -242,18 +280,19 @@ __device__ inline void merge_chunk(RowState<kDim>& total, RowState<kDim>& chunk)
 template <int kDim, int kThreads>
 __device__ inline void copy_tile(uint32_t keys, uint32_t values, const AttentionArgs& args,
                                  int kv_head, const int32_t* table, int first_key, int end) {
-  constexpr int kUnits = kDim / 8;
+  constexpr int kOfBlock = kCellsPerBlock * kDim / kUnitElements;
   const int64_t value_offset = int64_t{args.shape.num_kv_heads} * kCellsPerBlock * kDim;
 #pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < kTileKeys * kUnits; i += kThreads) {
-    const int key = i / kUnits;
-    const int unit = i % kUnits;
-    const int position = first_key + key;
+  for (int i = static_cast<int>(threadIdx.x); i < kTileKeys / kCellsPerBlock * kOfBlock;
+       i += kThreads) {
+    const int place = i % kOfBlock;
+    const int position =
+        first_key + i / kOfBlock * kCellsPerBlock + cell_of_place(place, kDim / kUnitElements);
     const bool valid = position < end;
     const int32_t block = valid ? table[position / kCellsPerBlock] : 0;
-    const int64_t line =
-        kv_line(block, args.shape.num_kv_heads, kv_head, false, position % kCellsPerBlock);
-    const BFloat16* from = args.kv + line * kDim + unit * kUnitElements;
+    const BFloat16* from =
+        args.kv + kv_cells(block, args.shape.num_kv_heads, kv_head, false) * kCellsPerBlock * kDim +
+        place * kUnitElements;
     copy_async(keys + i * 16, from, valid);
     copy_async(values + i * 16, from + value_offset, valid);
   }

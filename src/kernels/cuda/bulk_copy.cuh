@@ -14,15 +14,21 @@ namespace puna::kernels::cuda {
 #define PUNA_BULK_COPY 0
 #endif
 
-// By one thread, before the others are let at the barrier.
-__device__ inline void init_copy_barrier(uint32_t barrier) {
+// By one thread, before the others are let at the barrier. Each of its phases has `arrivals`.
+__device__ inline void init_copy_barrier(uint32_t barrier, uint32_t arrivals = 1) {
 #if PUNA_BULK_COPY
-  asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(barrier) : "memory");
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif
 }
 
-// Opens the barrier's next phase: it ends when `bytes` have arrived.
+__device__ inline void arrive(uint32_t barrier) {
+#if PUNA_BULK_COPY
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier) : "memory");
+#endif
+}
+
+// Arrives, and the phase ends only when `bytes` have come too.
 __device__ inline void expect_bytes(uint32_t barrier, uint32_t bytes) {
 #if PUNA_BULK_COPY
   asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)

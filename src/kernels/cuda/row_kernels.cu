@@ -107,12 +107,11 @@ __global__ void rotate_kernel(RotateArgs args) {
     }
     if (cell < 0) continue;
     const int kv_index = head - args.num_heads;  // keys of all KV heads, then values
-    const int place = cell % kCellsPerBlock;
-    const int64_t line =
-        kv_line(cell / kCellsPerBlock, args.num_kv_heads, kv_index % args.num_kv_heads,
-                kv_index >= args.num_kv_heads, place);
-    reinterpret_cast<uint4*>(
-        args.kv)[line * units_per_head + placed_unit(place, unit, units_per_head)] = values;
+    const int64_t cells = kv_cells(cell / kCellsPerBlock, args.num_kv_heads,
+                                   kv_index % args.num_kv_heads, kv_index >= args.num_kv_heads);
+    reinterpret_cast<uint4*>(args.kv)[cells * kCellsPerBlock * units_per_head +
+                                      placed_unit(cell % kCellsPerBlock, unit, units_per_head)] =
+        values;
   }
 }
 

@@ -60,12 +60,11 @@ inline std::vector<BFloat16> normal_halves(size_t count, std::mt19937& random, f
 
 inline double as_double(BFloat16 value) { return static_cast<double>(to_float(value)); }
 
-// Where a column of a key or value lies in its line: kv_layout.h.
-inline size_t placed_column(size_t place, size_t column, size_t head_dim) {
+// Where a column of the key or value in a cell lies among its head's cells: kv_layout.h.
+inline size_t placed_column(size_t cell, size_t column, size_t head_dim) {
   constexpr auto kUnit = static_cast<size_t>(kUnitElements);
-  const int32_t unit =
-      placed_unit(static_cast<int32_t>(place), static_cast<int32_t>(column / kUnit),
-                  static_cast<int32_t>(head_dim / kUnit));
+  const int32_t unit = placed_unit(static_cast<int32_t>(cell), static_cast<int32_t>(column / kUnit),
+                                   static_cast<int32_t>(head_dim / kUnit));
   return static_cast<size_t>(unit) * kUnit + column % kUnit;
 }
 
