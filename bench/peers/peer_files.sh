@@ -43,7 +43,8 @@ build_llama_cpp() {
       command -v cmake >/dev/null && command -v ninja >/dev/null || die "please install cmake and ninja-build"
       mkdir -p "$cache"
       work="$(mktemp -d "$cache/llama.XXXXXX")"
-      python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+      venv sdist scikit-build-core  # pip asks an sdist's build system for its name, even to download it
+      "$python" -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation \
         --no-binary :all: --dest "$work" "$llama_cpp_package" ||
         die "could not download $llama_cpp_package from PyPI"
       mkdir -p "$source"
