@@ -142,7 +142,7 @@ def test_a_chat_in_the_terminal():
 
 
 def test_ctrl_c_stops_the_answer_and_then_the_chat():
-    chat = Terminal("--temperature", 0.9, "--seed", 1)
+    chat = Terminal("--temperature", 0.9, "--seed", 1, "--max-tokens", 500)
     chat.read_until("> ")
     chat.send("Write a very long story about a dragon, with many chapters.\n")
     chat.read_until("\n")
