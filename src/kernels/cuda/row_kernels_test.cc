@@ -151,10 +151,10 @@ TEST(CudaRows, RotatesPairsAndStoresKeysAndValues) {
             const size_t kv_index = head - static_cast<size_t>(heads);
             if (kv_index >= static_cast<size_t>(kv_heads)) expected = in(c);
             const auto kv_head = static_cast<int32_t>(kv_index) % kv_heads;
-            const int64_t cells = kv_cells(static_cast<int32_t>(cell / 16), kv_heads, kv_head,
-                                           kv_index >= static_cast<size_t>(kv_heads));
+            const int64_t of_head = kv_cells(static_cast<int32_t>(cell / 16), kv_heads, kv_head,
+                                             kv_index >= static_cast<size_t>(kv_heads));
             got = as_double(
-                got_kv[static_cast<size_t>(cells) * 16 * d + placed_column(cell % 16, c, d)]);
+                got_kv[static_cast<size_t>(of_head) * 16 * d + placed_column(cell % 16, c, d)]);
           }
           ASSERT_NEAR(got, expected, std::abs(expected) * kHalfUlp + 1e-6);
         }
