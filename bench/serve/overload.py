@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load at 1, 2, 5 and 10 times of capacity, by `puna bench serve`: does goodput hold, are refusals quick and honest?
 
-    bench/serve/overload.py --url http://127.0.0.1:8080 [--seconds 60] [--slo-ttft-ms 5000]
+    bench/serve/overload.py --url http://127.0.0.1:8080 [--seconds 60] [--slo-ttft-ms 5000] [-- flags of puna bench serve]
 
 Capacity is what the server answers a second when far more is offered. Client and server share the machine.
 Retry-After is judged best with requests of one size (--prompt-tokens 64 --output-tokens 16): a client can't see that
@@ -20,7 +20,7 @@ PUNA = pathlib.Path(__file__).parents[2] / "build/release/bin/puna"
 def bench(options, rate, seconds):
     command = [options.puna, "bench", "serve", "--url", options.url, "--rate", rate, "--duration", seconds,
                "--prompt-tokens", options.prompt_tokens, "--output-tokens", options.output_tokens,
-               "--slo-ttft-ms", options.slo_ttft_ms, "--json", "-"]
+               "--slo-ttft-ms", options.slo_ttft_ms, "--json", "-", *options.flags]
     if options.honour:
         command.append("--honour-retry-after")
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
@@ -49,6 +49,7 @@ def main():
     parser.add_argument("--slo-ttft-ms", type=float, default=10000)
     parser.add_argument("--saturate", type=float, default=50, help="requests/s that are surely too many")
     parser.add_argument("--honour", action="store_true", help="refused clients come back")
+    parser.add_argument("flags", nargs="*", help="of puna bench serve")
     options = parser.parse_args()
 
     capacity = bench(options, options.saturate, options.seconds / 2)["request_throughput"]

@@ -4,7 +4,8 @@
 4,000 tokens comes in. Told are the gaps between the streams' tokens, before the first such prompt and while one is
 computed, and how long each took to its first token.
 
-    bench/serve/pace.py MODEL.gguf [--streams 4] [--prompts 5] [--tpot-target 50] [--llama-server PATH]
+    bench/serve/pace.py MODEL.gguf [--streams 4] [--prompts 5] [--tpot-target 50] [--llama-server PATH] [-- flags of puna serve]
+    bench/serve/pace.py random:llama-3-8b ... -- --device cuda       that shape, random weights
 
 In turns: `puna serve`, `puna serve --no-chunk-sizing`, and llama-server when its path is given. Servers and clients
 share the machine. Prompts are random token ids, so no prefix cache helps.
@@ -17,6 +18,7 @@ import pathlib
 import random
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -136,10 +138,12 @@ def row(name, quiet, disturbed, first_s):
 def servers(options):
     context = options.prompt_tokens + 64 + options.stream_tokens
     slots = options.streams + 1
-    puna = [options.puna, "serve", "--model", options.model, "--served-model-name", "bench", "--no-prefix-cache",
+    kind, _, shape = options.model.partition(":")
+    model = ["--random-weights", shape] if kind == "random" else ["--model", options.model]
+    puna = [options.puna, "serve", *model, "--served-model-name", "bench", "--no-prefix-cache",
             "--max-num-seqs", slots, "--threads", options.threads, "--tpot-target", options.tpot_target,
             "--max-model-len", options.prompt_tokens + options.stream_tokens + 64,
-            "--memory-budget", options.memory_budget]  # or a long prompt waits for blocks until streams end
+            "--memory-budget", options.memory_budget, *options.flags]  # or a long prompt waits for blocks until streams end
     yield Server("Puna", puna)
     yield Server("Puna, --no-chunk-sizing", [*puna, "--no-chunk-sizing"])
     if options.llama_server:
@@ -163,7 +167,9 @@ def main():
     parser.add_argument("--quiet", type=float, default=3, help="seconds before the first long prompt")
     parser.add_argument("--pause", type=float, default=1, help="seconds between them")
     parser.add_argument("--rounds", type=int, default=1)
-    options = parser.parse_args()
+    own, *flags = " ".join(sys.argv[1:]).split(" -- ")
+    options = parser.parse_args(own.split())
+    options.flags = " ".join(flags).split()
 
     print("| server | gap ms, quiet | gap ms beside a prompt: p50 | p95 | p99 | longest | prompt's first token s |\n"
           "|---|---|---|---|---|---|---|")
