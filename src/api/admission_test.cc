@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "api/api_error.h"
 #include "api/api_keys.h"
 #include "api/request_terms.h"
 #include "api/test_server.h"
@@ -95,6 +96,18 @@ struct AdmissionTest : ServerTest {
     return at == std::string::npos ? -1 : std::stod(text.substr(at + line.size()));
   }
 };
+
+TEST(ApiErrors, ARefusalsWaitIsToldAsTheEngineGaveIt) {
+  const HttpResponse response = error_response(from_refusal({.retry_after_s = 0.0123}));
+  const auto told = [&](std::string_view name) {
+    for (const auto& [key, value] : response.headers) {
+      if (key == name) return value;
+    }
+    return std::string();
+  };
+  EXPECT_EQ(told("retry-after-ms"), "13");
+  EXPECT_EQ(told("Retry-After"), "1");  // whole seconds
+}
 
 TEST_F(AdmissionTest, AKeyMayNotAskForMoreThanItsClass) {
   config.api_keys = {{.key = "low", .highest_class = RequestClass::kBatch}};

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "api/json_text.h"
@@ -65,7 +64,7 @@ ApiError from_refusal(const engine::Refusal& refusal) {
           .message = refusal.message,
           .param = {},
           .code = refusal.draining ? "server_draining" : "server_overloaded",
-          .retry_after_s = std::clamp(refusal.retry_after_s, 0.05, 3600.0),
+          .retry_after_s = refusal.retry_after_s,
           .tokens_ahead = refusal.tokens_ahead,
           .max_tokens_now = refusal.max_tokens_now,
           .reason = reason_name(refusal.reason)};

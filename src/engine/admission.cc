@@ -281,18 +281,18 @@ std::unique_ptr<Refusal> Admission::queue_refusal(const Claim& claim, const Esti
   if (share_over > 0) {
     refusal->retry_after_s = wait_for_share_s(claim, share_over, now_ns);
     refusal->message = fmt::format(
-        "The tenant's share of the queue is full: {} of its requests wait. Retry in {:.1f} s.",
+        "The tenant's share of the queue is full: {} of its requests wait. Retry in {:.2f} s.",
         claim.tenant_requests, refusal->retry_after_s);
   } else if (full) {
     refusal->retry_after_s =
         places_free_in_s(claim, requests_over, tokens_over, class_over, now_ns);
     refusal->message =
-        fmt::format("The queue is full: {} requests with {} prompt tokens wait. Retry in {:.1f} s.",
+        fmt::format("The queue is full: {} requests with {} prompt tokens wait. Retry in {:.2f} s.",
                     claim.all_requests, claim.all_tokens, refusal->retry_after_s);
   } else {
     refusal->retry_after_s = retry_in(estimate.wait_s - limit_s);
     refusal->message = fmt::format(
-        "The wait would be {:.1f} s, over the limit of {:.1f} s for {} requests. Retry in {:.1f} "
+        "The wait would be {:.1f} s, over the limit of {:.1f} s for {} requests. Retry in {:.2f} "
         "s.",
         estimate.wait_s, limit_s, kClassNames[claim.rank], refusal->retry_after_s);
   }

@@ -61,7 +61,7 @@ std::unique_ptr<Refusal> Engine::State::claim_bytes(const Request& first, int64_
     refusal->max_tokens_now = static_cast<int32_t>(left * first.stop.max_tokens / one);
   }
   refusal->message = fmt::format(
-      "The memory for requests is taken: {} of {} bytes, and this call needs {}. Retry in {:.1f} "
+      "The memory for requests is taken: {} of {} bytes, and this call needs {}. Retry in {:.2f} "
       "s.",
       before, config.max_request_bytes, bytes, refusal->retry_after_s);
   return refusal;

@@ -364,8 +364,8 @@ void Engine::State::forecast_starts() {
   auto backlog = static_cast<double>(load.prompt_backlog);
   double steps = 0;
   for (;;) {
-    const double at_s = steps * step_s + backlog * prompt_token_s;
     for (; slots > 0 && blocks >= needed; --slots, blocks -= needed) {
+      const double at_s = steps * step_s + backlog * prompt_token_s;
       backlog += prompt;
       if (resumed-- > 0) continue;
       load.starts_s[static_cast<size_t>(load.num_starts++)] = at_s;
