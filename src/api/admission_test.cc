@@ -98,7 +98,9 @@ struct AdmissionTest : ServerTest {
 };
 
 TEST(ApiErrors, ARefusalsWaitIsToldAsTheEngineGaveIt) {
-  const HttpResponse response = error_response(from_refusal({.retry_after_s = 0.0123}));
+  engine::Refusal refusal;
+  refusal.retry_after_s = 0.0123;
+  const HttpResponse response = error_response(from_refusal(refusal));
   const auto told = [&](std::string_view name) {
     for (const auto& [key, value] : response.headers) {
       if (key == name) return value;
