@@ -51,6 +51,10 @@ build_llama_cpp() {
       tar xzf "$work"/llama_cpp_python-*.tar.gz -C "$work" --strip-components=1
       cp -r "$work/vendor/llama.cpp/." "$source"
       rm -rf "$work"
+      # GCC 12 drops most of the tile configuration, which its intrinsic reads 8 bytes of: llama.cpp then dies of SIGILL
+      # on CPUs with AMX. Told that all of it is used, it works.
+      sed -i 's/^\( *\)_tile_loadconfig(&tc);/\1asm volatile("" : : "r"(\&tc) : "memory");\n&/' \
+        "$source/ggml/src/ggml-cpu/amx/mmq.cpp"
       cmake -S "$source" -B "$source/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF \
         -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF >/dev/null
       cmake --build "$source/build" --target llama-bench llama-batched-bench llama-quantize llama-server -- --quiet

@@ -15,7 +15,8 @@
 namespace puna::kernels {
 
 // From slowest to fastest: "scalar", then those that the CPU and the OS have of "avx2" (with FMA
-// and F16C), "avx512" (F, BW, DQ, VL and VNNI) and "avx512_bf16".
+// and F16C), "avx512" (F, BW, DQ, VL and VNNI) and "avx512_bf16", which on Intel's CPUs is for
+// weights alone: attention is faster in f32 there.
 std::vector<std::string_view> available_isas();
 
 // `isa` is one of available_isas(), or "" for the last of them. Errors: kUnsupported for an
