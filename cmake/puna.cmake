@@ -53,7 +53,7 @@ if(PUNA_CUDA)
   find_package(CUDAToolkit 13.0 REQUIRED)
 endif()
 
-# Every preset but dev's compiles several sources as one, and so do the tests of `./dev test`: most of their time goes into
+# Every preset but dev and those for CUDA compiles several sources as one, and so do the tests of `./dev test`: most of their time goes into
 # headers. Sources with options of their own stay apart; names in anonymous namespaces must differ within a folder.
 function(puna_unity target size)
   if(size GREATER 0)
