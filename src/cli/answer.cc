@@ -64,7 +64,8 @@ bool take_events(engine::RequestChannel& channel, model::TextStream& stream, Ans
 
 Answerer::Answerer(LoadedModel& model, Signals& signals)
     : model_(model), signals_(signals), waker_(std::make_unique<EventFdWaker>()) {}
-Answerer::~Answerer() = default;
+// The engine may still be about to wake its reader, who has seen the last event.
+Answerer::~Answerer() { model_.engine().stop(); }
 
 Result<Answer> Answerer::stream(engine::Request request) {
   std::vector<engine::Request> requests;

@@ -24,7 +24,7 @@ struct Answer {
 class Answerer {
  public:
   Answerer(LoadedModel& model, Signals& signals);
-  ~Answerer();
+  ~Answerer();  // stops the engine
 
   // Prints and returns the text. Errors: the engine's refusals, a prompt that is too long.
   Result<Answer> stream(engine::Request request);

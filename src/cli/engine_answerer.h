@@ -25,6 +25,10 @@ class EngineAnswerer final : public check::Answerer {
  public:
   // The model's engine was started, and has a chat template.
   explicit EngineAnswerer(LoadedModel& model) : model_(model) {}
+  // Stops the engine, which may still be about to wake its reader, who has seen the last event.
+  ~EngineAnswerer() override { model_.engine().stop(); }
+  EngineAnswerer(const EngineAnswerer&) = delete;
+  EngineAnswerer& operator=(const EngineAnswerer&) = delete;
 
   Result<std::vector<std::string>> answer(std::span<const check::Item> items,
                                           int32_t together) override;
