@@ -167,9 +167,9 @@ def main():
     parser.add_argument("--quiet", type=float, default=3, help="seconds before the first long prompt")
     parser.add_argument("--pause", type=float, default=1, help="seconds between them")
     parser.add_argument("--rounds", type=int, default=1)
-    own, *flags = " ".join(sys.argv[1:]).split(" -- ")
-    options = parser.parse_args(own.split())
-    options.flags = " ".join(flags).split()
+    own_end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:own_end])
+    options.flags = sys.argv[own_end + 1:]
 
     print("| server | gap ms, quiet | gap ms beside a prompt: p50 | p95 | p99 | longest | prompt's first token s |\n"
           "|---|---|---|---|---|---|---|")

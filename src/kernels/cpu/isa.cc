@@ -30,8 +30,8 @@ bool cpu_has_avx512_bf16() {
 }
 
 // Sapphire Rapids does half as many multiply-adds a second in bf16 as in f32, Zen 4 twice as many
-// (`puna bench kernels`, roofs). By vendor, not by a measurement, so that each start gives the same
-// bits.
+// (`puna bench engine --json`, "peak"). By vendor, not by a measurement, so that each start gives
+// the same bits.
 bool bf16_dots_are_slow() { return __builtin_cpu_is("intel") != 0; }
 #endif
 

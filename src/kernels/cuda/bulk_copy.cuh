@@ -64,7 +64,8 @@ __device__ inline void wait_for_bytes(uint32_t barrier, uint32_t parity) {
 #endif
 }
 
-// Between ordinary writes to shared memory and a copy into the same place.
+// Between ordinary writes to shared memory and a copy into the same place, or wgmma's reading of
+// it.
 __device__ inline void fence_before_copies() {
 #if PUNA_BULK_COPY
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
