@@ -19,7 +19,7 @@ namespace {
 
 class AnswererTest : public testing::Test {
  protected:
-  AnswererTest() : model_(load()) { model_.engine().start(); }
+  AnswererTest() : model(load()) { model.engine().start(); }
 
   static LoadedModel load() {
     ModelFlags flags;
@@ -27,9 +27,9 @@ class AnswererTest : public testing::Test {
     flags.threads = 1;
     LoadSize size;
     size.needs_chat_template = false;
-    Result<LoadedModel> model = LoadedModel::load(flags, size);
-    EXPECT_TRUE(model.ok()) << model.error().message();
-    return std::move(model).value();
+    Result<LoadedModel> loaded = LoadedModel::load(flags, size);
+    EXPECT_TRUE(loaded.ok()) << loaded.error().message();
+    return std::move(loaded).value();
   }
 
   static engine::Request request() {
@@ -43,18 +43,18 @@ class AnswererTest : public testing::Test {
   bool engine_has_stopped() {
     std::vector<engine::Request> requests;
     requests.push_back(request());
-    const auto submission = model_.engine().submit(std::move(requests), nullptr);
+    const auto submission = model.engine().submit(std::move(requests), nullptr);
     EXPECT_TRUE(submission.ok());
     return submission->refusal != nullptr && submission->refusal->draining;
   }
 
-  Signals signals_;
-  LoadedModel model_;
+  Signals signals;
+  LoadedModel model;
 };
 
 TEST_F(AnswererTest, StopsTheEngineBeforeItGoes) {
   {
-    Answerer answerer(model_, signals_);
+    Answerer answerer(model, signals);
     const Result<Answer> answer = answerer.stream(request());
     ASSERT_TRUE(answer.ok()) << answer.error().message();
     EXPECT_FALSE(engine_has_stopped());
@@ -64,7 +64,7 @@ TEST_F(AnswererTest, StopsTheEngineBeforeItGoes) {
 
 TEST_F(AnswererTest, OfACheckStopsTheEngineToo) {
   {
-    EngineAnswerer answerer(model_);
+    EngineAnswerer answerer(model);
     EXPECT_FALSE(engine_has_stopped());
   }
   EXPECT_TRUE(engine_has_stopped());
