@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iterator>
 #include <numeric>
+#include <optional>
 #include <string>
 
 #include "kernels/cpu/isa.h"
@@ -79,9 +80,9 @@ struct Tally {
 class Evaluation {
  public:
   Evaluation(const Golden& golden, const formats::Checkpoint& checkpoint, std::string_view isa,
-             kernels::ActivationMode activations, kernels::KvType kv_type)
+             const kernels::CpuOptions& options, kernels::KvType kv_type)
       : golden_(golden),
-        ops_(kernels::make_cpu_ops(isa, {.activations = activations}).value()),
+        ops_(kernels::make_cpu_ops(isa, options).value()),
         pool_(kernels::ThreadPool::create(2).value()),
         table_(golden.window_tokens / kernels::kKvBlockTokens),
         llama_(Llama::create(checkpoint, *ops_,
@@ -179,7 +180,7 @@ using kernels::KvType;
 
 struct Setting {
   const char* isa;
-  ActivationMode activations;
+  kernels::CpuOptions options;
   KvType kv_type;
   double top1_agreement;  // at least
   double divergence;      // at most
@@ -189,8 +190,12 @@ struct Setting {
 std::string setting_name(const Setting& setting) {
   constexpr const char* kActivations[] = {"_float", "_int8", "_int8_wide"};
   constexpr const char* kKv[] = {"_kv_f32", "_kv_bf16", "_kv_int8"};
-  return std::string(setting.isa) + kActivations[static_cast<size_t>(setting.activations)] +
-         kKv[static_cast<size_t>(setting.kv_type)];
+  const std::optional<bool> bf16_attention = setting.options.bf16_attention;
+  return std::string(setting.isa) + kActivations[static_cast<size_t>(setting.options.activations)] +
+         kKv[static_cast<size_t>(setting.kv_type)] +
+         (!bf16_attention   ? ""
+          : *bf16_attention ? "_bf16_attention"
+                            : "_f32_attention");
 }
 
 void report(const Setting& setting, const Tally& tally) {
@@ -217,9 +222,8 @@ TEST_P(SmolLm2, EqualsTransformersOnEnglishText) {
   }
   const Golden golden;
   const formats::Checkpoint checkpoint = formats::Checkpoint::open(path).value();
-  const Tally tally =
-      Evaluation(golden, checkpoint, setting.isa, setting.activations, setting.kv_type)
-          .run(golden.windows);
+  const Tally tally = Evaluation(golden, checkpoint, setting.isa, setting.options, setting.kv_type)
+                          .run(golden.windows);
   report(setting, tally);
 
   const auto positions = static_cast<double>(tally.positions);
@@ -241,17 +245,34 @@ TEST_P(SmolLm2, EqualsTransformersOnEnglishText) {
 // and f16 keys and values, against the same weights in f32: see docs/benchmarks.md.
 constexpr double kLlamaCppDivergence = 0.005013;
 
+// Of 2,048 positions with int8 activations some 85 are so near to ties that rounding decides them,
+// give or take 9 (a standard deviation): 95.3 to 96.6 % agree where the divergence is the same. The
+// divergence is the bound that counts; this one catches what is broken.
+constexpr double kInt8Agreement = 0.94;
+
+// Activations, and where it matters whether attention is by bf16 dot products.
+constexpr kernels::CpuOptions float_rows(std::optional<bool> bf16_attention = std::nullopt) {
+  return {.activations = ActivationMode::kFloat, .bf16_attention = bf16_attention};
+}
+constexpr kernels::CpuOptions int8_rows(std::optional<bool> bf16_attention = std::nullopt) {
+  return {.activations = ActivationMode::kInt8, .bf16_attention = bf16_attention};
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Settings, SmolLm2,
     testing::Values(
-        Setting{"avx2", ActivationMode::kFloat, KvType::kF32, 0.999, 1e-4, 0.001},
-        Setting{"avx512", ActivationMode::kFloat, KvType::kF32, 0.999, 1e-4, 0.001},
-        Setting{"avx512_bf16", ActivationMode::kFloat, KvType::kBF16, 0.99, 1e-3, 0.002},
-        Setting{"avx2", ActivationMode::kInt8, KvType::kBF16, 0.96, kLlamaCppDivergence, 0.01},
-        Setting{"avx512", ActivationMode::kInt8, KvType::kF32, 0.96, kLlamaCppDivergence, 0.01},
-        Setting{"avx512_bf16", ActivationMode::kInt8, KvType::kBF16, 0.96, kLlamaCppDivergence,
+        Setting{"avx2", float_rows(), KvType::kF32, 0.999, 1e-4, 0.001},
+        Setting{"avx512", float_rows(), KvType::kF32, 0.999, 1e-4, 0.001},
+        Setting{"avx512_bf16", float_rows(true), KvType::kBF16, 0.99, 1e-3, 0.002},
+        Setting{"avx512_bf16", float_rows(false), KvType::kBF16, 0.99, 1e-3, 0.002},
+        Setting{"avx2", int8_rows(), KvType::kBF16, kInt8Agreement, kLlamaCppDivergence, 0.01},
+        Setting{"avx512", int8_rows(), KvType::kF32, kInt8Agreement, kLlamaCppDivergence, 0.01},
+        Setting{"avx512_bf16", int8_rows(true), KvType::kBF16, kInt8Agreement, kLlamaCppDivergence,
                 0.01},
-        Setting{"avx512_bf16", ActivationMode::kInt8, KvType::kInt8, 0.95, 0.02, 0.01}),
+        Setting{"avx512_bf16", int8_rows(false), KvType::kBF16, kInt8Agreement, kLlamaCppDivergence,
+                0.01},
+        Setting{"avx512_bf16", int8_rows(true), KvType::kInt8, kInt8Agreement, 0.02, 0.01},
+        Setting{"avx512_bf16", int8_rows(false), KvType::kInt8, kInt8Agreement, 0.02, 0.01}),
     [](const auto& instance) { return setting_name(instance.param); });
 
 }  // namespace

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace puna::kernels {
@@ -23,6 +24,9 @@ constexpr std::string_view name(ActivationMode mode) {
 struct CpuOptions {
   ActivationMode activations = ActivationMode::kInt8;
   ThreadPool* pool = nullptr;  // packs weights in parallel when given; must outlive the packing
+  // Attention of "avx512_bf16" by bf16 dot products: where unset, as the CPU's vendor does them
+  // well.
+  std::optional<bool> bf16_attention = std::nullopt;
 };
 
 }  // namespace puna::kernels

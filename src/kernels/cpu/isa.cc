@@ -78,10 +78,10 @@ Result<std::unique_ptr<Ops>> make_cpu_ops(std::string_view isa, const CpuOptions
         options));
   }
   if (isa == "avx512_bf16") {
+    const bool bf16_attention = options.bf16_attention.value_or(!bf16_dots_are_slow());
     return std::unique_ptr<Ops>(std::make_unique<CpuOps>(
-        CpuKernels{
-            "avx512_bf16", avx512_kernels(), avx512_bf16_panel_kernels(),
-            bf16_dots_are_slow() ? avx512_attention_kernels() : avx512_bf16_attention_kernels()},
+        CpuKernels{"avx512_bf16", avx512_kernels(), avx512_bf16_panel_kernels(),
+                   bf16_attention ? avx512_bf16_attention_kernels() : avx512_attention_kernels()},
         options));
   }
 #endif
