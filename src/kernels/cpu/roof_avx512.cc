@@ -76,7 +76,7 @@ uint64_t read(const std::byte* data, int64_t bytes) {
   for (int64_t at = 0; at < bytes; at += kLoads * kLine) {
     for (int i = 0; i < kLoads; ++i) {
       const std::byte* line = data + at + i * kLine;
-      _mm_prefetch(reinterpret_cast<const char*>(line + kPrefetchBytes), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(line + kPrefetchBytes), _MM_HINT_T1);
       seen[i] = _mm512_xor_si512(seen[i], _mm512_load_si512(line));
     }
   }
