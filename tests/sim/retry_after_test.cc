@@ -48,6 +48,14 @@ TEST_P(RetryAfter, IsRightWithinThirtyPercentForLongAnswers) {
   EXPECT_LE(errors.quote, 0.30);
 }
 
+// The prompts of those that start delay the ones behind them more than answers do.
+TEST_P(RetryAfter, IsRightWithinThirtyPercentForLongPrompts) {
+  const Errors errors =
+      median_over_seeds({.max_num_seqs = 16, .prompt = {300, 500}, .output = {4, 12}}, GetParam());
+  EXPECT_LE(errors.retry_after, 0.30);
+  EXPECT_LE(errors.quote, 0.30);
+}
+
 TEST_P(RetryAfter, IsRightWithinThirtyPercentAmongClasses) {
   const Errors errors = median_over_seeds({.classes = true}, GetParam());
   EXPECT_LE(errors.retry_after, 0.30);

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 @dataclass
 class Answer:
     tokens: int = 0
-    first_s: float = 0.0  # time to the first token
+    refused: int = 0  # times that a 429 was waited out, as its Retry-After said
+    first_s: float = 0.0  # time to the first token, from when it was first asked for
     gaps_s: list = field(default_factory=list)  # between the events that follow
 
 
@@ -29,6 +30,7 @@ class Load:
         first = [answer.first_s for answer in self.answers]
         gaps = [gap for answer in self.answers for gap in answer.gaps_s]
         return {"tokens_per_s": self.tokens_per_s, "requests": len(self.answers),
+                "refused": sum(answer.refused for answer in self.answers),
                 "ttft_ms_p50": 1e3 * quantile(first, 0.5), "ttft_ms_p99": 1e3 * quantile(first, 0.99),
                 "itl_ms_p50": 1e3 * quantile(gaps, 0.5), "itl_ms_p99": 1e3 * quantile(gaps, 0.99)}
 
@@ -56,19 +58,30 @@ async def body_lines(reader):
     await reader.readline()
 
 
-async def complete(port, prompt, tokens):
-    """One streamed completion of exactly `tokens` tokens."""
+async def ask(port, body):
+    """The status, the head and the open reader and writer of one POST."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    body = json.dumps({"model": "bench", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True,
-                       "ignore_eos": True, "stream_options": {"include_usage": True}}).encode()
-    answer, sent = Answer(), time.perf_counter()
     writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
                  b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-    head = await reader.readuntil(b"\r\n\r\n")
-    if b" 200 " not in head.split(b"\r\n")[0]:
-        raise RuntimeError(f"{head.decode()}{(await reader.read(2000)).decode()}")
-    if b"chunked" not in head.lower():
-        raise RuntimeError(f"not a chunked answer: {head.decode()}")
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    return int(head.split()[1]), head, reader, writer
+
+
+async def complete(port, prompt, tokens):
+    """One streamed completion of exactly `tokens` tokens."""
+    body = json.dumps({"model": "bench", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True,
+                       "ignore_eos": True, "stream_options": {"include_usage": True}}).encode()
+    answer, asked = Answer(), time.perf_counter()
+    status, head, reader, writer = await ask(port, body)
+    while status == 429:
+        writer.close()
+        answer.refused += 1
+        await asyncio.sleep(float(head.split("\r\nretry-after:")[1].split()[0]))
+        status, head, reader, writer = await ask(port, body)
+    if status != 200:
+        raise RuntimeError(f"{head}{(await reader.read(2000)).decode()}")
+    if "chunked" not in head:
+        raise RuntimeError(f"not a chunked answer: {head}")
     last = None
     async for line in body_lines(reader):
         if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
@@ -80,7 +93,7 @@ async def complete(port, prompt, tokens):
             answer.tokens = event["usage"]["completion_tokens"]
         if event.get("choices") and event["choices"][0].get("finish_reason") is None:
             if last is None:
-                answer.first_s = now - sent
+                answer.first_s = now - asked
             else:
                 answer.gaps_s.append(now - last)
             last = now
