@@ -245,11 +245,6 @@ TEST_P(SmolLm2, EqualsTransformersOnEnglishText) {
 // and f16 keys and values, against the same weights in f32: see docs/benchmarks.md.
 constexpr double kLlamaCppDivergence = 0.005013;
 
-// Of 2,048 positions with int8 activations some 85 are so near to ties that rounding decides them,
-// give or take 9 (a standard deviation): 95.3 to 96.6 % agree where the divergence is the same. The
-// divergence is the bound that counts; this one catches what is broken.
-constexpr double kInt8Agreement = 0.94;
-
 // Activations, and where it matters whether attention is by bf16 dot products.
 constexpr kernels::CpuOptions float_rows(std::optional<bool> bf16_attention = std::nullopt) {
   return {.activations = ActivationMode::kFloat, .bf16_attention = bf16_attention};
@@ -264,15 +259,16 @@ INSTANTIATE_TEST_SUITE_P(
         Setting{"avx2", float_rows(), KvType::kF32, 0.999, 1e-4, 0.001},
         Setting{"avx512", float_rows(), KvType::kF32, 0.999, 1e-4, 0.001},
         Setting{"avx512_bf16", float_rows(true), KvType::kBF16, 0.99, 1e-3, 0.002},
-        Setting{"avx512_bf16", float_rows(false), KvType::kBF16, 0.99, 1e-3, 0.002},
-        Setting{"avx2", int8_rows(), KvType::kBF16, kInt8Agreement, kLlamaCppDivergence, 0.01},
-        Setting{"avx512", int8_rows(), KvType::kF32, kInt8Agreement, kLlamaCppDivergence, 0.01},
-        Setting{"avx512_bf16", int8_rows(true), KvType::kBF16, kInt8Agreement, kLlamaCppDivergence,
-                0.01},
-        Setting{"avx512_bf16", int8_rows(false), KvType::kBF16, kInt8Agreement, kLlamaCppDivergence,
-                0.01},
-        Setting{"avx512_bf16", int8_rows(true), KvType::kInt8, kInt8Agreement, 0.02, 0.01},
-        Setting{"avx512_bf16", int8_rows(false), KvType::kInt8, kInt8Agreement, 0.02, 0.01}),
+        // Nearer than bf16 attention, 9e-5, comes.
+        Setting{"avx512_bf16", float_rows(false), KvType::kBF16, 0.99, 6e-5, 0.002},
+        Setting{"avx2", int8_rows(), KvType::kBF16, 0.96, kLlamaCppDivergence, 0.01},
+        Setting{"avx512", int8_rows(), KvType::kF32, 0.96, kLlamaCppDivergence, 0.01},
+        Setting{"avx512_bf16", int8_rows(true), KvType::kBF16, 0.96, kLlamaCppDivergence, 0.01},
+        // At the same divergence 1.3 % fewer agree than above: near-ties, of which rounding decides
+        // 85 of 2,048, give or take 9 (a standard deviation).
+        Setting{"avx512_bf16", int8_rows(false), KvType::kBF16, 0.95, kLlamaCppDivergence, 0.01},
+        Setting{"avx512_bf16", int8_rows(true), KvType::kInt8, 0.95, 0.02, 0.01},
+        Setting{"avx512_bf16", int8_rows(false), KvType::kInt8, 0.95, 0.02, 0.01}),
     [](const auto& instance) { return setting_name(instance.param); });
 
 }  // namespace
