@@ -106,33 +106,24 @@ int64_t Admission::queued_tokens() const {
   return sum;
 }
 
-// With room at once: none. Else what waits in its class, at the rate at which that class was seen
-// to start; before anything was seen, one place per answer that ends.
-double Admission::expected_wait_s(const Request& request, const Claim& claim, const Load& load,
-                                  double tpot_s, TimeNs now_ns) const {
-  const auto tokens = static_cast<int64_t>(request.prompt.size());
-  const int64_t reserve = kv::blocks_for_tokens(
-      tokens + (request.max_tokens_given ? request.stop.max_tokens
-                                         : config_.classes[claim.rank].default_output_tokens));
-  if (claim.requests_ahead == 0 && load.free_slots > 0 && reserve <= load.free_blocks) return 0;
+// How many start until it does, itself among them: others of its class, and of other classes and
+// tenants in between, as their turns were lately. Those that wait before it in its class are the
+// most there can be.
+int64_t Admission::starts_until(const Claim& claim, const Load& load) const {
   const DrainRate& rate = classes_[claim.rank].drain_rate;
-  if (rate.requests_per_s() > 0 && load.starts_per_s > 0) {
-    // Others start in between: their classes' turns as they were lately, and other tenants'. Those
-    // that wait before it in its class are the most there can be.
-    const double turns = std::max(1.0, load.starts_per_s / rate.requests_per_s());
-    const double own =
-        std::min(static_cast<double>(claim.class_requests + 1),
-                 static_cast<double>(claim.own_requests + 1) * claim.starts_per_turn);
-    const double starts = std::ceil(turns * own);
-    const double wait_s = load.seconds_until_starts(static_cast<int64_t>(starts), now_ns);
-    if (wait_s >= 0) return wait_s;
-    const double by_requests =
-        static_cast<double>(claim.class_requests + 1) / rate.requests_per_s();
-    return std::max(by_requests, static_cast<double>(claim.class_tokens) / rate.tokens_per_s());
-  }
-  const double output = load.mean_output > 0 ? load.mean_output : request.stop.max_tokens;
-  const double rows = std::max(1.0, static_cast<double>(load.decodes.decode_rows));
-  return static_cast<double>(claim.requests_ahead + 1) * output * tpot_s / rows;
+  if (rate.requests_per_s() <= 0 || load.starts_per_s <= 0) return claim.requests_ahead + 1;
+  const double turns = std::max(1.0, load.starts_per_s / rate.requests_per_s());
+  const double own = std::min(static_cast<double>(claim.class_requests + 1),
+                              static_cast<double>(claim.own_requests + 1) * claim.starts_per_turn);
+  return static_cast<int64_t>(std::ceil(turns * own));
+}
+
+StepOutlook step_outlook(const Load& load, const EngineConfig& config,
+                         const BackendLimits& limits) {
+  const TimeNs usual_ns = config.classes.front().tpot_target_ns;
+  const double target_s = load.tpot_target_s > 0 ? load.tpot_target_s : to_seconds(usual_ns);
+  return {load.times, load.decodes, config.chunk_sizing ? target_s : 0,
+          std::min(config.prefill_chunk_tokens, limits.max_batch_tokens)};
 }
 
 Estimate Admission::estimate(const Request& request, const Claim& claim, TimeNs now_ns) const {
@@ -140,26 +131,18 @@ Estimate Admission::estimate(const Request& request, const Claim& claim, TimeNs 
   const Load load = load_.load();
   if (!load.times.ready) return result;
   result.known = true;
+  const StepOutlook outlook = step_outlook(load, config_, limits_);
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  StepShape with_it = load.decodes;
+  const int64_t starts = starts_until(claim, load);
+  const double rows = load.rows_at_start(starts);
+  StepShape with_it = outlook.shape(rows);
   with_it.add_decode(prompt);
-  const double target_s = load.tpot_target_s;
   result.tpot_p50_s = load.times.p50(with_it);
-  result.tpot_p95_s = std::max(load.times.p95(with_it), target_s);
-  const int32_t most = std::min(config_.prefill_chunk_tokens, limits_.max_batch_tokens);
-  int32_t chunk = most;
-  if (config_.chunk_sizing && target_s > 0) {
-    chunk = load.times.prompt_tokens_within(load.decodes, prompt / 2, most, target_s);
-    chunk = std::max(chunk, std::min(most, kv::kBlockTokens));
-  }
-  // A step holds whole chunks at worst; the last one is smaller, so count tokens, not steps.
-  StepShape step = load.decodes;
-  step.add_prefill(prompt / 2, chunk);
-  const double per_token_s = load.times.p50(step) / chunk;
-  const double prefill_s = std::max(static_cast<double>(prompt + load.prompt_backlog) * per_token_s,
-                                    load.times.p50(load.decodes));
-  result.wait_s = expected_wait_s(request, claim, load, result.tpot_p50_s, now_ns);
-  result.ttft_s = result.wait_s + load.times.p50(load.decodes) / 2 + prefill_s;
+  result.tpot_p95_s = std::max(load.times.p95(with_it), load.tpot_target_s);
+  result.wait_s = std::max(0.0, load.seconds_until_starts(starts, now_ns));
+  result.ttft_s = std::max(0.0, load.seconds_until_prompt(starts, now_ns)) +
+                  load.times.p50(load.decodes) / 2 +
+                  outlook.prompt_s(rows, static_cast<double>(prompt));
   result.ttft_p50_s = result.ttft_s * load.ttft_p50_factor;
   result.ttft_p95_s = result.ttft_s * load.ttft_p95_factor;
   const double longest = request.stop.max_tokens - 1;
@@ -192,13 +175,27 @@ std::unique_ptr<Refusal> Admission::judge(const Request& request, const Claim& c
   return estimate.known ? target_refusal(request, estimate, now_ns) : nullptr;
 }
 
-double Load::seconds_until_starts(int64_t count, TimeNs now_ns) const {
-  if (num_starts == 0 || count <= 0) return -1;
-  const auto last = static_cast<size_t>(std::min(count, num_starts) - 1);
-  const auto beyond = static_cast<double>(count - num_starts);
+double Load::seconds_until(const std::array<double, kForecastStarts>& times_s, int64_t count,
+                           TimeNs now_ns) const {
+  if (starts.num_starts == 0 || count <= 0) return -1;
+  const auto last = static_cast<size_t>(std::min(count, starts.num_starts) - 1);
+  const auto beyond = static_cast<double>(count - starts.num_starts);
   if (beyond > 0 && starts_per_s <= 0) return -1;
   const double more_s = beyond > 0 ? beyond / starts_per_s : 0.0;
-  return std::max(0.0, starts_s[last] + more_s - to_seconds(now_ns - published_ns));
+  return std::max(0.0, times_s[last] + more_s - to_seconds(now_ns - published_ns));
+}
+
+double Load::seconds_until_starts(int64_t count, TimeNs now_ns) const {
+  return seconds_until(starts.starts_s, count, now_ns);
+}
+
+double Load::seconds_until_prompt(int64_t count, TimeNs now_ns) const {
+  return seconds_until(starts.prompts_s, count, now_ns);
+}
+
+double Load::rows_at_start(int64_t count) const {
+  if (starts.num_starts == 0) return decodes.decode_rows;
+  return starts.rows[static_cast<size_t>(std::clamp<int64_t>(count, 1, starts.num_starts) - 1)];
 }
 
 double Admission::starts_per_s() const {

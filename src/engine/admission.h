@@ -18,6 +18,7 @@
 #include "engine/fair_share.h"
 #include "engine/latency_model.h"
 #include "engine/sequence.h"
+#include "engine/start_forecast.h"
 
 namespace puna::engine {
 
@@ -45,10 +46,6 @@ class Published {
   std::array<std::atomic<uint64_t>, kWords> words_ = {};
 };
 
-// When the sequences that run will end and leave room for others: at the pace of recent steps, each
-// after as many steps as its answer still has tokens.
-inline constexpr size_t kForecastStarts = 8;
-
 struct Load {
   StepTimes times;
   StepShape decodes;           // the rows that run, as if all decoded
@@ -60,13 +57,21 @@ struct Load {
   double ttft_p50_factor = 1.0;  // measured over estimated time to first token
   double ttft_p95_factor = 1.5;
   TimeNs published_ns = 0;
-  int64_t num_starts = 0;                             // forecast; 0: no idea
-  std::array<double, kForecastStarts> starts_s = {};  // of waiting ones, from published_ns on
-  double starts_per_s = 0;                            // measured, of all classes; 0: none yet
+  StartForecast starts;     // of those that wait, from published_ns on
+  double starts_per_s = 0;  // measured, of all classes; 0: none yet
 
   // From `now_ns` on, until so many of those that wait now will have started; negative: no idea.
   double seconds_until_starts(int64_t count, TimeNs now_ns) const;
+  // Likewise, until the last of them has the prompts before its own computed.
+  double seconds_until_prompt(int64_t count, TimeNs now_ns) const;
+  // Rows that will run then, the last of them not among them.
+  double rows_at_start(int64_t count) const;
+
+ private:
+  double seconds_until(const std::array<double, kForecastStarts>& times_s, int64_t count,
+                       TimeNs now_ns) const;
 };
+StepOutlook step_outlook(const Load& load, const EngineConfig& config, const BackendLimits& limits);
 
 struct Claim {
   size_t rank = 0;  // of the class
@@ -150,8 +155,7 @@ class Admission {
   void fill_ahead(Claim& claim) const;
   void fill_turns(Claim& claim) const;
   int64_t over_share(const Claim& claim) const;
-  double expected_wait_s(const Request& request, const Claim& claim, const Load& load,
-                         double tpot_s, TimeNs now_ns) const;
+  int64_t starts_until(const Claim& claim, const Load& load) const;
   double wait_for_share_s(const Claim& claim, int64_t over, TimeNs now_ns) const;
   std::unique_ptr<Refusal> queue_refusal(const Claim& claim, const Estimate& estimate,
                                          TimeNs now_ns) const;

@@ -13,6 +13,7 @@
 #include "engine/publisher.h"
 #include "engine/request_memory.h"
 #include "engine/scheduler.h"
+#include "engine/start_forecast.h"
 
 namespace puna::engine {
 
@@ -45,6 +46,7 @@ struct Engine::State {
   Scheduler scheduler;
   LatencyModel model;
   DegradeLadder ladder;
+  StartForecaster forecaster;
   Publisher publisher;
   StepPlan plan;
   Batch batch;
@@ -53,13 +55,7 @@ struct Engine::State {
   LoadSigns signs;
   Rung rung = Rung::kNone;
   uint64_t evictions_seen = 0;
-  double recent_step_s = 0;   // mean of the last steps, whatever was in them
   double output_share = 1.0;  // mean of answers' lengths over their max_tokens
-  struct Release {            // of what a running sequence holds
-    double steps = 0;
-    int32_t blocks = 0;
-  };
-  std::vector<Release> releases;  // working memory of forecast_starts()
 
   MemoryClaim::Pool request_bytes = std::make_shared<std::atomic<int64_t>>(0);
   BoundedQueue<std::unique_ptr<Sequence>> submitted;
@@ -86,8 +82,7 @@ struct Engine::State {
   void measure_load();
   void follow_load();
   void forecast_starts();
-  double prompt_token_seconds(double prompt) const;
-  double steps_left(const Sequence& sequence) const;
+  double output_left(const Sequence& sequence) const;
   void follow_first_token(const Sequence& sequence, TimeNs now_ns);
   void end(Sequence& sequence, FinishReason reason);
   void leave_queue(Sequence& sequence);

@@ -15,7 +15,6 @@ constexpr double kTtftQuantileRate = 0.05;  // of the factors on estimated first
 constexpr double kTtftFactorFloor = 0.1;
 constexpr double kTtftFactorCeiling = 20.0;
 constexpr double kOutputMemory = 0.05;  // weight of the newest answer in the mean length
-constexpr double kStepMemory = 0.1;     // weight of the newest step in the mean duration
 constexpr double kShareMemory = 0.05;   // weight of the newest answer in the mean share
 constexpr auto kDeadlinePoll = std::chrono::milliseconds(5);
 
@@ -58,6 +57,7 @@ Engine::State::State(const EngineConfig& engine_config, Backend& engine_backend,
       stats(config.tenants.size()),
       admission(config, backend.limits()),
       scheduler(scheduler_config(config, backend.limits())),
+      forecaster(static_cast<size_t>(backend.limits().max_num_seqs)),
       // Whoever waits, runs or is paused may have news in one step.
       publisher(stats, static_cast<size_t>(most_waiting(config) +
                                            (kNumClasses + 1) * backend.limits().max_num_seqs)),
@@ -68,7 +68,6 @@ Engine::State::State(const EngineConfig& engine_config, Backend& engine_backend,
   plan.rows.reserve(rows);
   plan.charged.reserve(config.tenants.size() * kNumClasses);
   batch.items.reserve(rows);
-  releases.reserve(rows);
   follow_load();
 }
 
@@ -280,8 +279,6 @@ void Engine::State::note_step(TimeNs began_ns) {
   stats.step_time_s.observe(to_seconds(ended_ns - began_ns));
   stats.last_step_ns.store(ended_ns, std::memory_order_relaxed);
   admission.end_step(ended_ns - began_ns);
-  const double took_s = to_seconds(ended_ns - began_ns);
-  recent_step_s += recent_step_s > 0 ? kStepMemory * (took_s - recent_step_s) : took_s;
 }
 
 // What runs, and when it will leave room for those that wait.
@@ -323,70 +320,44 @@ void Engine::State::follow_load() {
   admission.publish(load, rung);
 }
 
-// Until it ends: its prompt's chunks, then a step per token of an answer of the usual length.
-double Engine::State::steps_left(const Sequence& sequence) const {
-  const double chunks =
-      std::ceil((sequence.left() - 1) / static_cast<double>(config.prefill_chunk_tokens));
+// How many tokens more an answer says: its usual share of what it may, or half of the rest.
+double Engine::State::output_left(const Sequence& sequence) const {
   const double most = sequence.stop.max_tokens;
   const double usual = output_share * most;
   const double said = sequence.output_tokens();
-  const double more = said < usual ? usual - said : (most - said) / 2;
-  return chunks + std::max(1.0, more);
+  return std::max(1.0, said < usual ? usual - said : (most - said) / 2);
 }
 
-// Whose answer ends soonest leaves its slot and blocks first, and whoever waits starts as soon as
-// both are enough; its prompt then delays the others. What those who start leave again lies beyond
-// the forecast.
+// Those that run, in the order of their starts, then those that wait, paused ones first.
 void Engine::State::forecast_starts() {
   load.published_ns = clock.now_ns();
   load.starts_per_s = admission.starts_per_s();
-  load.num_starts = 0;
-  if (scheduler.waiting().empty() || recent_step_s <= 0) return;
-  const auto waiting = static_cast<double>(scheduler.waiting().size());
-  double needed = 0;
-  double prompt = 0;
-  for (const auto& sequence : scheduler.waiting()) {
-    needed += sequence->reserved_blocks / waiting;
-    prompt += sequence->prompt_tokens / waiting;
-  }
-  releases.clear();
+  load.starts = {};
+  if (!model.times().ready) return;
+  const StepOutlook outlook = step_outlook(load, config, backend.limits());
+  forecaster.clear();
+  const auto rows = static_cast<double>(load.decodes.decode_rows);
+  double prompts = 0;  // are computed in this order
   for (const auto& sequence : scheduler.running()) {
-    releases.push_back({steps_left(*sequence), sequence->reserved_blocks});
-  }
-  const auto later = [](const Release& a, const Release& b) { return a.steps > b.steps; };
-  std::make_heap(releases.begin(), releases.end(), later);
-  const StepTimes& times = model.times();
-  const double step_s = times.ready ? times.p50(load.decodes) : recent_step_s;
-  const double prompt_token_s = times.ready ? prompt_token_seconds(prompt) : 0;
-  int64_t slots = load.free_slots;
-  auto blocks = static_cast<double>(load.free_blocks);
-  auto resumed = static_cast<int64_t>(scheduler.paused().size());  // they come first
-  auto backlog = static_cast<double>(load.prompt_backlog);
-  double steps = 0;
-  for (;;) {
-    for (; slots > 0 && blocks >= needed; --slots, blocks -= needed) {
-      const double at_s = steps * step_s + backlog * prompt_token_s;
-      backlog += prompt;
-      if (resumed-- > 0) continue;
-      load.starts_s[static_cast<size_t>(load.num_starts++)] = at_s;
-      if (load.num_starts == static_cast<int64_t>(kForecastStarts)) return;
+    double steps = output_left(*sequence);
+    if (sequence->left() > 1) {
+      prompts += sequence->left() - 1;
+      steps += std::ceil(prompts / outlook.step_tokens(rows, sequence->left())) - 1;
     }
-    if (releases.empty()) return;
-    std::pop_heap(releases.begin(), releases.end(), later);
-    steps = releases.back().steps;
-    blocks += releases.back().blocks;
-    ++slots;
-    releases.pop_back();
+    forecaster.runs({.steps = steps, .blocks = static_cast<double>(sequence->reserved_blocks)});
   }
-}
-
-// What one more token of a prompt of this length adds to a step.
-double Engine::State::prompt_token_seconds(double prompt) const {
-  StepShape with = load.decodes;
-  const auto tokens = std::max<int64_t>(1, static_cast<int64_t>(prompt));
-  with.add_prefill(0, tokens);
-  const double added_s = model.times().p50(with) - model.times().p50(load.decodes);
-  return std::max(0.0, added_s) / static_cast<double>(tokens);
+  for (const Scheduler::Queue* queue : {&scheduler.paused(), &scheduler.waiting()}) {
+    for (const auto& sequence : *queue) {
+      if (forecaster.full()) break;
+      forecaster.waits({.prompt = static_cast<double>(sequence->left() - 1),
+                        .output = output_left(*sequence),
+                        .blocks = static_cast<double>(sequence->reserved_blocks)});
+    }
+  }
+  load.starts = forecaster.walk(outlook, {.slots = static_cast<double>(load.free_slots),
+                                          .blocks = static_cast<double>(load.free_blocks),
+                                          .backlog = static_cast<double>(load.prompt_backlog),
+                                          .resumed = std::ssize(scheduler.paused())});
 }
 
 void Engine::State::set_gauges() {

@@ -240,10 +240,16 @@ TEST_F(EngineTest, RetryAfterFollowsTheMeasuredRate) {
   slow.prefill_token_ns = 0;
   slow.decode_row_ns = 0;
   slow.limits.max_num_seqs = 1;
+  for (ClassPolicy& policy : config.classes) policy.max_queue_time_ns = 0;
   NullBackend slow_backend(slow, &clock);
   Engine engine(config, slow_backend, tokenizer, clock);
   std::vector<ChannelPtr> taken;
-  for (uint64_t seed = 0; seed < 16; ++seed) taken.push_back(submit(engine, request(16, 1, seed)));
+  for (uint64_t seed = 0; seed < 16; ++seed) {  // until steps are known
+    submit(engine, request(16, 1, seed));
+    while (engine.step()) {
+    }
+  }
+  for (uint64_t seed = 30; seed < 46; ++seed) taken.push_back(submit(engine, request(16, 1, seed)));
   for (int i = 0; i < 8; ++i) engine.step();
   for (uint64_t seed = 20; seed < 28; ++seed) taken.push_back(submit(engine, request(16, 1, seed)));
   auto refused = engine.submit({request(16, 1), request(16, 1)}, &waker);

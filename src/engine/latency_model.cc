@@ -39,13 +39,17 @@ int32_t StepTimes::prompt_tokens_within(const StepShape& shape, int64_t first_po
     return p95(with) <= target_s;
   };
   if (fits(most)) return most;
-  int32_t low = 0;  // counts as fitting: the caller decides about a step that is too long already
-  int32_t high = most;
-  while (high - low > 1) {
-    const int32_t middle = low + (high - low) / 2;
-    (fits(middle) ? low : high) = middle;
-  }
-  return low;
+  // The root of what is left of the target, then to the whole number that fits() means.
+  const double square = seconds_per[4] / 2;
+  const double each = seconds_per[2] + seconds_per[4] * (static_cast<double>(first_position) + 0.5);
+  const double left = target_s / p95_factor - fitted(shape);
+  // 0 counts as fitting: the caller decides about a step that is too long already.
+  if (left <= 0 || each <= 0) return 0;
+  const double root = 2 * left / (each + std::sqrt(each * each + 4 * square * left));
+  auto tokens = static_cast<int32_t>(std::clamp<double>(root, 0, most - 1));
+  while (tokens > 0 && !fits(tokens)) --tokens;
+  while (tokens < most - 1 && fits(tokens + 1)) ++tokens;
+  return tokens;
 }
 
 // Relative errors count, so that short steps weigh as much as long ones. Huber: beyond kOutlier the

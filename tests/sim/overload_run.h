@@ -69,7 +69,11 @@ struct Overload {
   int32_t num_blocks = 400;
   std::pair<int32_t, int32_t> prompt = {32, 96};
   std::pair<int32_t, int32_t> output = {8, 24};
-  double factor = 2;  // offered over what can be done
+  double factor = 2;              // offered over what can be done
+  double warm_s = 5;              // what happens before is not counted
+  TimeNs step_ns = 4 * kNsPerMs;  // what a step takes, and each row and prompt token of it
+  TimeNs decode_row_ns = kNsPerMs / 4;
+  TimeNs prefill_token_ns = kNsPerMs / 10;
   bool classes = false;
   std::vector<engine::TenantPolicy> tenants = {{}};
   std::vector<double> sends = {1};  // what each tenant sends, in proportion
@@ -82,15 +86,7 @@ class OverloadRun {
         random_(seed),
         senders_(load.sends.begin(), load.sends.end()),
         tokenizer_(engine::tiny_tokenizer()),
-        backend_({.limits = {.num_blocks = load.num_blocks,
-                             .max_num_seqs = load.max_num_seqs,
-                             .max_batch_tokens = 256,
-                             .max_model_len = 1024,
-                             .vocab_size = 16},
-                  .step_ns = 4 * kNsPerMs,
-                  .decode_row_ns = kNsPerMs / 4,
-                  .prefill_token_ns = kNsPerMs / 10},
-                 clock_) {
+        backend_(backend_config(load), clock_) {
     backend_.next_ns = [this] { return next_ns_; };
     backend_.happen = [this] { arrive(); };
     backend_.began = [this] { follow(); };
@@ -101,12 +97,13 @@ class OverloadRun {
     engine_->calibrate(200 * kNsPerMs);
   }
 
-  // After five seconds, what happens in `seconds` is counted.
+  // After `warm_s`, what happens in `seconds` is counted.
   void run(double seconds) {
     const double capacity = measure_capacity();
     gap_s_ = 1 / (capacity * load_.factor);
     next_ns_ = clock_.now_ns();
-    const TimeNs warm_ns = clock_.now_ns() + 5 * kNsPerSecond;
+    const TimeNs warm_ns =
+        clock_.now_ns() + static_cast<TimeNs>(load_.warm_s * static_cast<double>(kNsPerSecond));
     const TimeNs end_ns = warm_ns + static_cast<TimeNs>(seconds * kNsPerSecond);
     while (clock_.now_ns() < end_ns) {
       if (!counting_ && clock_.now_ns() >= warm_ns) {
@@ -132,14 +129,20 @@ class OverloadRun {
   // The same of the quoted times to the first token of those that were taken.
   double median_quote_error() {
     std::vector<double> errors;
-    for (const auto& [channel, quoted_s] : quoted_) {
-      const engine::RequestFacts& facts = channel->facts();
-      if (facts.first_token_ns == 0) continue;
-      const double took_s =
-          static_cast<double>(facts.first_token_ns - facts.submitted_ns) / kNsPerSecond;
-      errors.push_back(std::abs(quoted_s - took_s) / took_s);
+    for (const FirstToken& first : first_tokens()) {
+      errors.push_back(std::abs(first.quoted_p50_s - first.took_s) / first.took_s);
     }
     return median(errors);
+  }
+  // Times to the first token over their quoted p95: the one that 99 of 100 are within.
+  double over_quoted_p95() {
+    std::vector<double> ratios;
+    for (const FirstToken& first : first_tokens()) {
+      ratios.push_back(first.took_s / first.quoted_p95_s);
+    }
+    EXPECT_GT(ratios.size(), 100U);
+    std::sort(ratios.begin(), ratios.end());
+    return ratios[ratios.size() * 99 / 100];
   }
 
  private:
@@ -148,6 +151,17 @@ class OverloadRun {
     const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
     std::nth_element(values.begin(), middle, values.end());
     return *middle;
+  }
+
+  static engine::NullBackendConfig backend_config(const Overload& load) {
+    return {.limits = {.num_blocks = load.num_blocks,
+                       .max_num_seqs = load.max_num_seqs,
+                       .max_batch_tokens = 256,
+                       .max_model_len = 1024,
+                       .vocab_size = 16},
+            .step_ns = load.step_ns,
+            .decode_row_ns = load.decode_row_ns,
+            .prefill_token_ns = load.prefill_token_ns};
   }
 
   struct Refused {
@@ -163,6 +177,21 @@ class OverloadRun {
                      static_cast<double>(tenant.generation_tokens.value()));
     }
     return sums;
+  }
+  struct FirstToken {
+    double quoted_p50_s = 0;
+    double quoted_p95_s = 0;
+    double took_s = 0;
+  };
+  std::vector<FirstToken> first_tokens() const {
+    std::vector<FirstToken> times;
+    for (const auto& [channel, quote] : quoted_) {
+      const engine::RequestFacts& facts = channel->facts();
+      if (facts.first_token_ns == 0) continue;
+      const auto took_ns = static_cast<double>(facts.first_token_ns - facts.submitted_ns);
+      times.push_back({quote.ttft_p50_s, quote.ttft_p95_s, took_ns / kNsPerSecond});
+    }
+    return times;
   }
   int32_t between(std::pair<int32_t, int32_t> range) {
     return std::uniform_int_distribution<int32_t>(range.first, range.second)(random_);
@@ -192,12 +221,12 @@ class OverloadRun {
     next_ns_ += 1 + static_cast<TimeNs>(gap_s * kNsPerSecond);
     follow();
     Request request = make_request();
-    const auto quote = engine_->quote(request);
+    auto quote = engine_->quote(request);
     const auto submission = engine_->submit({request}, nullptr);
     const double waiting = engine_->stats().requests_waiting.value();
     most_waiting_ = std::max(most_waiting_, static_cast<int64_t>(waiting));
     if (submission->refusal == nullptr && counting_) {
-      quoted_.push_back({submission->channels[0], quote->ttft_p50_s});
+      quoted_.emplace_back(submission->channels[0], std::move(*quote));
     }
     if (submission->refusal == nullptr || !counting_ || refused_.size() == kMostFollowed) return;
     // A class that is refused because higher ones wait can't be told when those will stop coming.
@@ -226,7 +255,7 @@ class OverloadRun {
   double gap_s_ = 1;
   bool counting_ = false;
   std::vector<Refused> refused_;
-  std::vector<std::pair<engine::ChannelPtr, double>> quoted_;  // and the time to the first token
+  std::vector<std::pair<engine::ChannelPtr, engine::Quote>> quoted_;
   std::vector<double> errors_;
   int64_t most_waiting_ = 0;
   std::vector<double> before_;  // tokens by tenant when counting began
