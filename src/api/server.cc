@@ -7,6 +7,7 @@
 
 #include "api/asio.h"
 #include "api/io_thread.h"
+#include "base/quick_thread.h"
 
 namespace puna::api {
 namespace {
@@ -147,7 +148,10 @@ void IoThread::start() {
       context_, [this] { return watch_engine(); }, asio::detached);
   asio::co_spawn(
       context_, [this] { return watch_time(); }, asio::detached);
-  thread_ = std::thread([this] { context_.run(); });
+  thread_ = std::thread([this] {
+    make_thread_quick();
+    context_.run();
+  });
 }
 
 void IoThread::stop() {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
@@ -13,6 +15,7 @@
 #include "base/mapped_file.h"
 #include "base/metrics.h"
 #include "base/numeric.h"
+#include "base/quick_thread.h"
 #include "base/result.h"
 
 namespace puna {
@@ -112,6 +115,17 @@ TEST(Histogram, BucketsByUpperBound) {
   EXPECT_EQ(histogram.count(2), 1U);
   EXPECT_EQ(histogram.count(3), 1U);
   EXPECT_DOUBLE_EQ(histogram.sum(), 16.0);
+}
+
+TEST(QuickThread, HasWhatTheKernelGives) {
+  std::thread([] {
+    const auto own_nice = [] { return getpriority(PRIO_PROCESS, static_cast<id_t>(gettid())); };
+    const uint64_t usual_slice_ns = asked_slice_ns();
+    const int usual_nice = own_nice();
+    ASSERT_TRUE(make_thread_quick());
+    EXPECT_EQ(asked_slice_ns(), usual_slice_ns == 0 ? 0 : kQuickSliceNs);
+    EXPECT_TRUE(own_nice() == usual_nice || own_nice() == kQuickNice) << own_nice();
+  }).join();
 }
 
 TEST(MappedFile, ReadsBytesAndNamesWhatIsMissing) {
