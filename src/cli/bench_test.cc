@@ -110,9 +110,12 @@ TEST(EngineBench, CountsWhatAModelMustReadAndCompute) {
                    static_cast<double>(checkpoint->weight_bytes() - embedding));
   EXPECT_DOUBLE_EQ(work.decode_bytes(4, 10) - work.decode_bytes(1, 10), 3 * 10 * 100);
   EXPECT_DOUBLE_EQ(work.decode_ops(2, 0), 2 * (work.layer_ops + work.head_ops));
-  // Two rows see one and two positions.
-  EXPECT_DOUBLE_EQ(work.prefill_ops(2),
-                   2 * work.layer_ops + work.head_ops + 3 * work.attention_ops);
+  // Two rows see one and two positions; in the last layer the first one leaves after its K and V.
+  const double rest = 1.0 * spec.hidden_size * (spec.q_size() + 3.0 * spec.intermediate_size);
+  EXPECT_DOUBLE_EQ(work.last_ops, 2 * rest);
+  EXPECT_DOUBLE_EQ(work.prefill_ops(2), 2 * work.layer_ops - work.last_ops + work.head_ops +
+                                            (3 - 1.0 / spec.num_layers) * work.attention_ops);
+  EXPECT_DOUBLE_EQ(ModelWork::in_bf16(spec).last_ops, work.last_ops);
 }
 
 TEST(MachineRoof, IsMeasuredForEveryInstructionSet) {

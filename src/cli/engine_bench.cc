@@ -162,6 +162,9 @@ ModelWork ModelWork::of(const formats::Checkpoint& checkpoint, uint64_t kv_bytes
       const formats::TensorView& tensor = checkpoint.tensor({role, layer});
       work.layer_bytes += static_cast<double>(tensor.data.size());
       work.layer_ops += 2 * matrix_values(tensor);
+      const bool for_all =
+          role == WeightRole::kAttnQ || role == WeightRole::kAttnK || role == WeightRole::kAttnV;
+      if (layer + 1 == spec.num_layers && !for_all) work.last_ops += 2 * matrix_values(tensor);
     }
     for (const WeightRole role : {WeightRole::kAttnNorm, WeightRole::kFfnNorm}) {
       work.layer_bytes += static_cast<double>(checkpoint.tensor({role, layer}).data.size());
@@ -173,6 +176,7 @@ ModelWork ModelWork::of(const formats::Checkpoint& checkpoint, uint64_t kv_bytes
   work.head_ops = 2 * matrix_values(head);
   work.kv_bytes = static_cast<double>(kv_bytes_per_token);
   work.attention_ops = 4.0 * spec.q_size() * spec.num_layers;
+  work.num_layers = spec.num_layers;
   return work;
 }
 
@@ -187,7 +191,9 @@ ModelWork ModelWork::in_bf16(const formats::ModelSpec& spec) {
           .kv_bytes = 2 * 2.0 * spec.kv_size() * layers,
           .layer_ops = 2 * layer * layers,
           .head_ops = 2 * head,
-          .attention_ops = 4.0 * spec.q_size() * layers};
+          .attention_ops = 4.0 * spec.q_size() * layers,
+          .num_layers = spec.num_layers,
+          .last_ops = 2 * (layer - hidden * (spec.q_size() + 2.0 * spec.kv_size()))};
 }
 
 double ModelWork::decode_bytes(int32_t batch, double context) const {
@@ -200,7 +206,8 @@ double ModelWork::decode_ops(int32_t batch, double context) const {
 
 double ModelWork::prefill_ops(int32_t tokens) const {
   const double seen = 0.5 * tokens * (tokens + 1.0);  // positions, summed over rows
-  return tokens * layer_ops + head_ops + seen * attention_ops;
+  const double attended = (seen * (num_layers - 1) + tokens) / num_layers;  // in the last one row
+  return tokens * layer_ops - (tokens - 1) * last_ops + head_ops + attended * attention_ops;
 }
 
 TimeNs quantile(std::vector<TimeNs> values, double fraction) {

@@ -38,6 +38,8 @@ struct ModelWork {
   double layer_ops = 0;      // of one row, without attention; a multiply-add is two
   double head_ops = 0;       // of one row whose logits are wanted
   double attention_ops = 0;  // of one row, for each position that it sees
+  int32_t num_layers = 1;
+  double last_ops = 0;  // of layer_ops, those that the last layer has for rows with logits only
 
   static ModelWork of(const formats::Checkpoint& checkpoint, uint64_t kv_bytes_per_token);
   // As a GPU holds it: matrices and KV in bf16, norms in f32.

@@ -168,7 +168,10 @@ Result<int32_t> run_calibration(const Checkpoint& checkpoint, const CalibrationT
   for (int32_t i = 0; i < chunks; ++i) {
     const kernels::SequenceRows sequence{0, options.chunk_tokens, 0, blocks.data()};
     const LlamaStep step{
-        std::span(text.tokens).subspan(static_cast<size_t>(i) * chunk, chunk), {&sequence, 1}, {}};
+        .tokens = std::span(text.tokens).subspan(static_cast<size_t>(i) * chunk, chunk),
+        .sequences = {&sequence, 1},
+        .logit_rows = {},
+        .every_row = true};
     pool.run([&](kernels::Lane& lane) { llama.forward(lane, step); });
     if (options.progress && !options.progress(i + 1, chunks)) {
       return Error(ErrorCode::kUnavailable, "stopped while calibrating; nothing was written");

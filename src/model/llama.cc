@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/llama.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -53,6 +54,10 @@ class ActivationArena {
   Activations activations(int64_t rows, int64_t columns) {
     return {take(ops_.activation_bytes(rows, columns)), columns};
   }
+  kernels::SequenceRows* sequences(int64_t count) {
+    const auto bytes = static_cast<uint64_t>(count) * sizeof(kernels::SequenceRows);
+    return reinterpret_cast<kernels::SequenceRows*>(take(bytes));
+  }
   uint64_t used() const { return used_; }
 
  private:
@@ -76,7 +81,8 @@ Llama::Views Llama::Views::of(ActivationArena& arena, const ModelSpec& spec,
           .attended = arena.activations(limits.max_rows, spec.q_size()),
           .ffn = arena.activations(limits.max_rows, spec.intermediate_size),
           .logits_in = arena.activations(limits.max_logit_rows, spec.hidden_size),
-          .logits = arena.floats(limits.max_logit_rows, spec.vocab_size)};
+          .logits = arena.floats(limits.max_logit_rows, spec.vocab_size),
+          .last = arena.sequences(limits.max_logit_rows)};
 }
 
 LlamaBytes Llama::bytes(const formats::Checkpoint& checkpoint, const Ops& ops,
@@ -134,30 +140,68 @@ kernels::Activations Llama::norm(kernels::Lane& lane, std::span<const int32_t> r
 void Llama::forward(kernels::Lane& lane, const LlamaStep& step) const {
   ops_->embed(lane, weights_.embedding(), step.tokens, views_.residual);
   ops_->rotations(lane, step.sequences, inverse_frequency_, views_.rotations);
-  for (int32_t index = 0; index < spec_->num_layers; ++index) layer(lane, step, index);
-  if (step.logit_rows.empty()) return;
+  const auto rows = static_cast<int32_t>(step.tokens.size());
   const auto num_logits = static_cast<int32_t>(step.logit_rows.size());
-  const Activations x = norm(lane, step.logit_rows, num_logits, weights_.output_norm(),
-                             weights_.head(), views_.logits_in);
+  const int32_t last = spec_->num_layers - 1;
+  for (int32_t index = 0; index < last; ++index) {
+    project(lane, step, index);
+    lane.sync();
+    finish(lane, step.sequences, rows, index);
+  }
+  project(lane, step, last);
+  const bool whole = step.every_row || num_logits == rows;
+  if (whole) {
+    lane.sync();
+    finish(lane, step.sequences, rows, last);
+  } else if (num_logits > 0) {
+    lane.sync_then([&] { keep_logit_rows(step); });
+    finish(lane, {views_.last, step.logit_rows.size()}, num_logits, last);
+  }
+  if (num_logits == 0) return;
+  const Activations x = norm(lane, whole ? step.logit_rows : std::span<const int32_t>(), num_logits,
+                             weights_.output_norm(), weights_.head(), views_.logits_in);
   ops_->matmul(lane, x, num_logits, weights_.head(), views_.logits);
 }
 
-// Five barriers for a few rows, seven for more.
-void Llama::layer(kernels::Lane& lane, const LlamaStep& step, int32_t index) const {
+void Llama::keep_logit_rows(const LlamaStep& step) const {
+  size_t sequence = 0;
+  for (size_t i = 0; i < step.logit_rows.size(); ++i) {
+    const int32_t row = step.logit_rows[i];
+    CHECK(i == 0 || row > step.logit_rows[i - 1]);
+    while (row >= step.sequences[sequence].first_row + step.sequences[sequence].num_rows)
+      ++sequence;
+    const kernels::SequenceRows& own = step.sequences[sequence];
+    views_.last[i] = {.first_row = static_cast<int32_t>(i),
+                      .num_rows = 1,
+                      .first_position = own.first_position + row - own.first_row,
+                      .block_table = own.block_table};
+    for (const FloatRows& of : {views_.queries, views_.residual}) {
+      const auto to = static_cast<int64_t>(i);
+      if (row != to) std::copy_n(of.row(row), of.columns, of.row(to));
+    }
+  }
+}
+
+void Llama::project(kernels::Lane& lane, const LlamaStep& step, int32_t index) const {
   const LayerWeights& w = weights_.layers()[static_cast<size_t>(index)];
   const auto rows = static_cast<int32_t>(step.tokens.size());
+  const Activations x = norm(lane, {}, rows, w.attn_norm, *w.qkv, views_.normed);
+  ops_->matmul_qkv(lane, x, *w.qkv, views_.rotations, step.sequences, kv_, index, views_.queries);
+}
+
+// With project(), five barriers for a few rows, seven for more.
+void Llama::finish(kernels::Lane& lane, std::span<const kernels::SequenceRows> sequences,
+                   int32_t rows, int32_t index) const {
+  const LayerWeights& w = weights_.layers()[static_cast<size_t>(index)];
   Activations attended = views_.attended;
   attended.format = w.attn_output->input();
   Activations ffn = views_.ffn;
   ffn.format = w.ffn_down->input();
 
-  Activations x = norm(lane, {}, rows, w.attn_norm, *w.qkv, views_.normed);
-  ops_->matmul_qkv(lane, x, *w.qkv, views_.rotations, step.sequences, kv_, index, views_.queries);
-  lane.sync();
-  ops_->attention(lane, views_.queries, step.sequences, kv_, index, attended);
+  ops_->attention(lane, views_.queries, sequences, kv_, index, attended);
   lane.sync();
   ops_->matmul_add(lane, attended, rows, *w.attn_output, views_.residual);
-  x = norm(lane, {}, rows, w.ffn_norm, *w.gate_up, views_.normed);
+  const Activations x = norm(lane, {}, rows, w.ffn_norm, *w.gate_up, views_.normed);
   ops_->matmul_swiglu(lane, x, rows, *w.gate_up, ffn);
   lane.sync();
   ops_->matmul_add(lane, ffn, rows, *w.ffn_down, views_.residual);

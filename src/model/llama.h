@@ -37,7 +37,9 @@ struct LlamaBytes {
 struct LlamaStep {
   std::span<const int32_t> tokens;
   std::span<const kernels::SequenceRows> sequences;
-  std::span<const int32_t> logit_rows;  // any rows, also none
+  std::span<const int32_t> logit_rows;  // rising; also none
+  // Rows without logits end with their keys and values of the last layer; true: with its output.
+  bool every_row = false;
 };
 
 class Llama {
@@ -68,12 +70,19 @@ class Llama {
     kernels::Activations ffn;        // intermediate_size
     kernels::Activations logits_in;  // [max_logit_rows, hidden_size]
     kernels::FloatRows logits;       // [max_logit_rows, vocab_size]
+    kernels::SequenceRows* last;     // [max_logit_rows], of the last layer
     static Views of(class ActivationArena& arena, const formats::ModelSpec& spec,
                     const LlamaLimits& limits);
   };
 
   explicit Llama(Weights weights) : weights_(std::move(weights)) {}
-  void layer(kernels::Lane& lane, const LlamaStep& step, int32_t index) const;
+  // Queries of all rows, and their keys and values into the cache.
+  void project(kernels::Lane& lane, const LlamaStep& step, int32_t index) const;
+  // The rest of a layer, for the first `rows` rows of queries and residual.
+  void finish(kernels::Lane& lane, std::span<const kernels::SequenceRows> sequences, int32_t rows,
+              int32_t index) const;
+  // Queries and residual of rows with logits become the first ones. One lane.
+  void keep_logit_rows(const LlamaStep& step) const;
   // Waits for all lanes, then writes the norm of `num_rows` rows of the residual in the format that
   // `reader` wants, to be read after the call.
   kernels::Activations norm(kernels::Lane& lane, std::span<const int32_t> rows, int32_t num_rows,

@@ -55,6 +55,8 @@ struct Feed {
   int32_t threads = 1;
   bool reverse_blocks = false;  // the block table descends
   int32_t company = 0;          // other sequences of that many tokens beside it in each step
+  bool last_only = false;       // of each chunk only the last row's logits
+  bool every_row = false;
 };
 
 // A model with one prompt in it: runs it in chunks and keeps the logits of every position.
@@ -92,9 +94,10 @@ class Runner {
           {first_row, static_cast<int32_t>(count), static_cast<int32_t>(done), table.data()});
       std::vector<int32_t> rows(count);
       std::iota(rows.begin(), rows.end(), first_row);
-      const LlamaStep step{tokens, sequences, rows};
+      if (feed.last_only) rows.erase(rows.begin(), rows.end() - 1);
+      const LlamaStep step{tokens, sequences, rows, feed.every_row};
       pool->run([&](kernels::Lane& lane) { llama_.forward(lane, step); });
-      for (size_t i = 0; i < count; ++i) {
+      for (size_t i = 0; i < rows.size(); ++i) {
         const float* row = llama_.logits().row(static_cast<int64_t>(i));
         all.insert(all.end(), row, row + vocab_);
       }
@@ -188,6 +191,30 @@ TEST_P(TinyLlama, SameBitsHoweverItIsFed) {
       EXPECT_EQ(std::memcmp(whole.data(), other.data(), whole.size() * sizeof(float)), 0)
           << isa << " mode " << static_cast<int>(mode) << ": chunk " << feed.chunk << ", threads "
           << feed.threads << ", company " << feed.company;
+    }
+  }
+}
+
+// Rows without logits end in the middle of the last layer; those with logits don't notice.
+TEST_P(TinyLlama, SameBitsWhereFewRowsHaveLogits) {
+  const Checkpoint checkpoint = Checkpoint::open(kGolden + GetParam().path).value();
+  const std::vector<int32_t> tokens = tiny_tokens();
+  const auto vocab = static_cast<size_t>(checkpoint.spec().vocab_size);
+  for (const auto& [isa, mode] : isas_and_modes()) {
+    Runner runner(checkpoint, isa, static_cast<int32_t>(tokens.size()), {.activations = mode});
+    const std::vector<float> whole = runner.logits(tokens, {.chunk = 1000, .every_row = true});
+    for (const Feed feed :
+         {Feed{.chunk = 7, .last_only = true},
+          Feed{.chunk = 16, .threads = 2, .company = 5, .last_only = true},
+          Feed{.chunk = 16, .company = 5, .last_only = true, .every_row = true}}) {
+      const std::vector<float> few = runner.logits(tokens, feed);
+      const auto chunk = static_cast<size_t>(feed.chunk);
+      ASSERT_EQ(few.size(), (tokens.size() + chunk - 1) / chunk * vocab);
+      for (size_t i = 0; i * vocab < few.size(); ++i) {
+        const size_t row = std::min((i + 1) * chunk, tokens.size()) - 1;
+        EXPECT_EQ(std::memcmp(&few[i * vocab], &whole[row * vocab], vocab * sizeof(float)), 0)
+            << isa << " mode " << static_cast<int>(mode) << ", row " << row;
+      }
     }
   }
 }
