@@ -120,14 +120,20 @@ void append_state(MetricsText& text) {
               &Stats::kv_cache_usage);
   text.gauges("vllm:gpu_cache_usage_perc", "Older name of vllm:kv_cache_usage_perc.",
               &Stats::kv_cache_usage);
+  text.gauges("puna:host_kv_usage_perc",
+              "Share of host memory for KV blocks that paused requests hold; 1 is all.",
+              &Stats::host_kv_usage);
+  text.gauges("vllm:cpu_cache_usage_perc", "vLLM's name of puna:host_kv_usage_perc.",
+              &Stats::host_kv_usage);
   text.gauges("puna:tokens_waiting", "Prompt tokens of requests that have not started.",
               &Stats::tokens_waiting);
   text.gauges("puna:tokens_in_flight", "Positions held by running requests.",
               &Stats::tokens_in_flight);
   text.each("vllm:cache_config_info", "How the KV cache is laid out.", "gauge",
             [](const EngineView& engine, const auto& sample) {
-              sample(fmt::format(R"(block_size="{}",num_gpu_blocks="{}")", kv::kBlockTokens,
-                                 engine.limits.num_blocks),
+              sample(fmt::format(R"(block_size="{}",num_gpu_blocks="{}",num_cpu_blocks="{}")",
+                                 kv::kBlockTokens, engine.limits.num_blocks,
+                                 engine.limits.num_host_blocks),
                      1);
             });
 }
@@ -170,6 +176,10 @@ void append_counters(MetricsText& text) {
   text.counters("vllm:generation_tokens_total", "Tokens generated.", &Stats::generation_tokens);
   text.counters("vllm:num_preemptions_total", "Running requests paused to free memory.",
                 &Stats::preemptions);
+  text.counters("puna:kv_blocks_swapped_out_total", "KV blocks copied to the host for a pause.",
+                &Stats::kv_blocks_swapped_out);
+  text.counters("puna:kv_blocks_swapped_in_total", "KV blocks copied back after a pause.",
+                &Stats::kv_blocks_swapped_in);
   text.each("vllm:request_success_total", "Finished requests by reason.", "counter",
             [](const EngineView& engine, const auto& sample) {
               const auto finished = [&](std::string_view reason, const Counter& cell) {

@@ -459,7 +459,9 @@ TEST_F(ServerTest, MetricsHaveVllmsNames) {
   const std::string text = get("/metrics").body;
   const std::string labels = R"({model_name="test-model",engine="0")";
   for (const char* line :
-       {"vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"}) {
+       {"vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc",
+        "vllm:cpu_cache_usage_perc", "puna:host_kv_usage_perc", "puna:kv_blocks_swapped_out_total",
+        "puna:kv_blocks_swapped_in_total"}) {
     EXPECT_THAT(text, HasSubstr("\n" + std::string(line) + labels + "} 0\n"));
   }
   EXPECT_THAT(text, HasSubstr("vllm:prompt_tokens_total" + labels + "} 4\n"));
@@ -473,7 +475,7 @@ TEST_F(ServerTest, MetricsHaveVllmsNames) {
   EXPECT_THAT(text,
               HasSubstr("vllm:time_to_first_token_seconds_bucket" + labels + R"(,le="+Inf"} 1)"));
   EXPECT_THAT(text, HasSubstr("vllm:inter_token_latency_seconds_count" + labels + "} 6\n"));
-  EXPECT_THAT(text, HasSubstr(R"(,block_size="16",num_gpu_blocks="8192"} 1)"));
+  EXPECT_THAT(text, HasSubstr(R"(,block_size="16",num_gpu_blocks="8192",num_cpu_blocks="0"} 1)"));
   EXPECT_THAT(text, HasSubstr("puna:http_responses_total" + labels + R"(,code="404"} 1)"));
   EXPECT_THAT(text, HasSubstr("puna:extra 1\n"));
   for (const char* name : {"vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total",

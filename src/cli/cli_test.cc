@@ -129,6 +129,8 @@ TEST_F(CliTest, ServeReadsItsFlags) {
   EXPECT_EQ(flags.model.memory_budget, "80%");
   EXPECT_EQ(flags.max_num_seqs, 4);
   EXPECT_EQ(flags.admin_port, 9);
+  EXPECT_EQ(serve_flags({"m", "--device", "cuda", "--host-kv-memory", "25%"}).model.host_kv_memory,
+            "25%");
   EXPECT_EQ(serve_flags({"--api-key", "a", "m.gguf"}).model.model, "m.gguf");
   EXPECT_EQ(serve_flags({"m.gguf", "--port", "1", "--port", "2"}).port, 2);
 }
@@ -207,6 +209,8 @@ TEST_F(CliTest, BadFlagsAreOneLineThatNamesTheFlag) {
   EXPECT_THAT(serve_error({"--model", "m", "--chat-template", "jinja"}),
               HasSubstr("--chat-template"));
   EXPECT_THAT(serve_error({}), HasSubstr("--model"));
+  EXPECT_THAT(serve_error({"--model", "m", "--host-kv-memory", "1GiB"}),
+              HasSubstr("--device cuda"));
   EXPECT_THAT(serve_error({"--model", "m", "--tls-cert", "c.pem"}), HasSubstr("--tls-key"));
   EXPECT_THAT(serve_error({"--model", "m", "--max-num-batched-tokens", "8", "--max-num-seqs", "9"}),
               HasSubstr("--max-num-batched-tokens 8"));

@@ -60,6 +60,7 @@ void add_serve_flags(CLI::App& app, ServeFlags& flags, std::string& config,
                      double& tpot_target_ms) {
   app.add_option("--model,model", flags.model.model);
   add_model_flags(app, flags.model);
+  app.add_option("--host-kv-memory", flags.model.host_kv_memory);
   app.add_option("--served-model-name", flags.served_model_names);
   app.add_option("--host", flags.host);
   add_number<int32_t>(app, "--port", flags.port, 0, 65535);
@@ -293,6 +294,11 @@ Result<> check_variants(const ServeFlags& flags) {
 // What a range per flag can't say.
 Result<> check_serve(const ServeFlags& flags) {
   RETURN_IF_ERROR(flags.variants ? check_variants(flags) : check_source(flags.model));
+  if (!flags.model.host_kv_memory.empty() && !cuda_ordinal(flags.model.device)) {
+    return Error(
+        ErrorCode::kInvalidArgument,
+        "--host-kv-memory needs --device cuda: on a CPU a paused request is computed again");
+  }
   if (flags.tls_cert.empty() != flags.tls_key.empty()) {
     return Error(ErrorCode::kInvalidArgument, "{} also needs {}",
                  flags.tls_cert.empty() ? "--tls-key" : "--tls-cert",

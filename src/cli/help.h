@@ -42,13 +42,13 @@ inline constexpr std::string_view kServeHelp =
   --max-num-seqs N           requests that run at once (default: 32, on a GPU 256, or what fits)
   --max-num-batched-tokens N tokens in one step (default: 512, on a GPU 2048, or what fits)
   --max-queued-requests N, --max-queued-tokens N   more are told to retry later (256, 262144)
-  --tpot-target MS           long prompts leave interactive streams this time between tokens (50;
-                             0: any); --no-chunk-sizing: prompts go in whole chunks all the same
-  --no-prefix-cache          don't keep the work of earlier prompts
+  --tpot-target MS           long prompts leave interactive streams this time per token (50; 0: any)
+  --no-chunk-sizing, --no-prefix-cache   prompts in whole chunks; earlier prompts' work isn't kept
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
   --threads N, --isa NAME    one per core; PUNA_CPU or the best of scalar, avx2, avx512, avx512_bf16
   --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
-  --device cuda[:N]          on a GPU, in bf16 (cpu); --memory-budget is of the host then
+  --device cuda[:N]          on a GPU, in bf16 (cpu); --memory-budget is of the host then, and of it
+  --host-kv-memory SIZE      for the KV blocks of paused requests (4GiB, at most a quarter; 0: none)
   --random-weights SHAPE     no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
   --seed N, --drain-timeout S   of requests without a seed (0); time to finish on SIGTERM (30)
   --config FILE.toml         the same names without --; flags win. [[model]]: variants, by task

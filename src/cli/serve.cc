@@ -67,6 +67,7 @@ std::vector<plan::LiveUse> live_use(Engines engines, const api::HostUse& host) {
   for (const engine::Engine* engine : engines) {
     const engine::EngineStats& stats = engine->stats();
     uses.push_back({.kv_usage = stats.kv_cache_usage.value(),
+                    .host_kv_usage = stats.host_kv_usage.value(),
                     .requests_running = static_cast<int64_t>(stats.requests_running.value()),
                     .requests_waiting = static_cast<int64_t>(stats.requests_waiting.value()),
                     .tokens_waiting = static_cast<int64_t>(stats.tokens_waiting.value()),

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "engine/cuda_fault.h"
+#include "engine/cuda_host_kv.h"
 #include "engine/cuda_llama.h"
 #include "engine/cuda_step_layout.h"
 #include "engine/sampler.h"
@@ -33,7 +35,8 @@ BackendLimits limits_of(const CudaBackendConfig& config, int32_t vocab_size) {
           .max_num_seqs = config.max_num_seqs,
           .max_batch_tokens = config.max_batch_tokens,
           .max_model_len = config.max_model_len,
-          .vocab_size = vocab_size};
+          .vocab_size = vocab_size,
+          .num_host_blocks = config.num_host_blocks};
 }
 
 CudaLlamaLimits llama_limits(const CudaBackendConfig& config) {
@@ -41,6 +44,16 @@ CudaLlamaLimits llama_limits(const CudaBackendConfig& config) {
           .max_logit_rows = config.max_num_seqs,
           .max_positions = config.max_model_len,
           .num_blocks = config.num_blocks};
+}
+
+// Memory for the host's blocks becomes resident while the model is loaded.
+std::future<Result<cuda::PinnedPages>> take_host_memory(const CudaBackendConfig& config,
+                                                        uint64_t block_bytes) {
+  if (config.num_host_blocks == 0) return {};
+  const uint64_t bytes = static_cast<uint64_t>(config.num_host_blocks) * block_bytes;
+  return std::async(std::launch::async, [bytes] {
+    return cuda::PinnedPages::take(bytes, "KV blocks of paused requests");
+  });
 }
 
 struct Graph {
@@ -62,9 +75,14 @@ class CudaStepRunner final : public Backend {
   const BackendLimits& limits() const override { return limits_; }
   void start(const Batch& batch) override;
   std::span<const SampledToken> collect() override;
+  void save(std::span<const KvCopy> copies) override;
+  uint64_t restore(std::span<const KvCopy> copies) override;
+  uint64_t copied() override { return host_kv_ ? host_kv_->copied() : 0; }
+  void wait_for_copy(uint64_t number) override { host_kv_->wait_for_copy(number); }
   double time_graph(int32_t times);
 
   uint64_t pinned_bytes() const { return pinned_.bytes(); }
+  uint64_t host_kv_bytes() const { return host_kv_ ? host_kv_->bytes() : 0; }
   const CudaLlama& llama() const { return *llama_; }
 
  private:
@@ -75,7 +93,8 @@ class CudaStepRunner final : public Backend {
   Result<> allocate(const formats::ModelSpec& spec);
   void capture_graphs();
   CudaStep step_of(const CudaStepLayout& layout) const;
-  // Everything after the step's words have arrived, up to the tokens' copy to the host.
+  // Everything after the step's words have arrived. The sampler's kernel writes the tokens to the
+  // host itself: a copy of them would wait behind those of KV blocks.
   void enqueue(const CudaStepLayout& layout);
   const Graph* graph_of_step() const;
   void wait_for_step();
@@ -90,16 +109,16 @@ class CudaStepRunner final : public Backend {
   int32_t ordinal_ = 0;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<CudaLlama> llama_;
-  cuda::Arena device_;  // words, last tokens, sampled tokens
-  cuda::Arena pinned_;  // the same on the host, and logits for the host's sampler
+  std::unique_ptr<CudaHostKv> host_kv_;  // null without host blocks
+  cuda::Arena device_;                   // words, last tokens
+  cuda::Arena pinned_;                   // words, sampled tokens, logits for the host's sampler
   std::unique_ptr<CudaStepLayout> layout_;
   int32_t* words_ = nullptr;
   int32_t* device_words_ = nullptr;
   int32_t* device_last_tokens_ = nullptr;  // [slots]
-  int32_t* device_tokens_ = nullptr;       // [logit rows]
-  int32_t* tokens_ = nullptr;
-  float* host_logits_ = nullptr;  // [kHostLogitRows, vocab_size]
-  std::vector<Graph> graphs_;     // by rising rows
+  int32_t* tokens_ = nullptr;              // [logit rows], pinned
+  float* host_logits_ = nullptr;           // [kHostLogitRows, vocab_size]
+  std::vector<Graph> graphs_;              // by rising rows
   Sampler sampler_;
   const Batch* batch_ = nullptr;      // in flight
   std::vector<TokenId> host_tokens_;  // per slot: last token if the host sampled it, else -1
@@ -111,12 +130,20 @@ Result<std::unique_ptr<CudaStepRunner>> CudaStepRunner::create(
     const CudaBackendConfig& config, const cuda::DeviceFacts& device) {
   std::unique_ptr<CudaStepRunner> runner(new CudaStepRunner(config, spec));
   runner->ordinal_ = config.device;
+  auto taking_memory = take_host_memory(config, CudaLlama::kv_block_bytes(spec));
   ASSIGN_OR_RETURN(runner->fault_, CudaFault::from_environment());
   check_device(cudaStreamCreateWithFlags(&runner->stream_, cudaStreamNonBlocking),
                "creating a stream");
   ASSIGN_OR_RETURN(runner->llama_, CudaLlama::create(spec, checkpoint, llama_limits(config), device,
                                                      runner->stream_));
   RETURN_IF_ERROR(runner->allocate(spec));
+  if (taking_memory.valid()) {
+    ASSIGN_OR_RETURN(cuda::PinnedPages memory, taking_memory.get());
+    RETURN_IF_ERROR(memory.pin());
+    runner->host_kv_ =
+        CudaHostKv::create(runner->llama_->kv_blocks(), std::move(memory), config.num_host_blocks,
+                           runner->step_limit_, runner->fault_);
+  }
   if (config.graphs) runner->capture_graphs();
   return runner;
 }
@@ -128,11 +155,10 @@ Result<> CudaStepRunner::allocate(const formats::ModelSpec& spec) {
   const uint64_t tokens = cuda::Arena::aligned(logit_rows * sizeof(int32_t));
   const uint64_t logits = cuda::Arena::aligned(
       kHostLogitRows * static_cast<uint64_t>(limits_.vocab_size) * sizeof(float));
-  ASSIGN_OR_RETURN(device_, cuda::Arena::on_device(words + 2 * tokens, "the step's words"));
+  ASSIGN_OR_RETURN(device_, cuda::Arena::on_device(words + tokens, "the step's words"));
   ASSIGN_OR_RETURN(pinned_, cuda::Arena::pinned(words + tokens + logits, "the step's words"));
   device_words_ = device_.take<int32_t>(CudaStepLayout::words_for(limits_));
   device_last_tokens_ = device_.take<int32_t>(static_cast<int64_t>(logit_rows));
-  device_tokens_ = device_.take<int32_t>(static_cast<int64_t>(logit_rows));
   words_ = pinned_.take<int32_t>(CudaStepLayout::words_for(limits_));
   tokens_ = pinned_.take<int32_t>(static_cast<int64_t>(logit_rows));
   host_logits_ = pinned_.take<float>(int64_t{kHostLogitRows} * limits_.vocab_size);
@@ -148,6 +174,7 @@ CudaStepRunner::~CudaStepRunner() {
   if (stream_ == nullptr) return;
   (void)cudaStreamSynchronize(stream_);
   for (const Graph& graph : graphs_) (void)cudaGraphExecDestroy(graph.exec);
+  host_kv_.reset();
   llama_.reset();
   (void)cudaStreamDestroy(stream_);
 }
@@ -178,15 +205,11 @@ void CudaStepRunner::enqueue(const CudaStepLayout& layout) {
                        .params = reinterpret_cast<const cuda::SampleParams*>(
                            device_words_ + layout.sample_params()),
                        .slots = device_words_ + layout.sample_slots(),
-                       .tokens = device_tokens_,
+                       .tokens = tokens_,
                        .last_tokens = device_last_tokens_,
                        .rows = step.num_logits,
                        .vocab_size = limits_.vocab_size},
                       stream_);
-  check_device(cudaMemcpyAsync(tokens_, device_tokens_,
-                               static_cast<size_t>(step.num_logits) * sizeof(int32_t),
-                               cudaMemcpyDeviceToHost, stream_),
-               "copying tokens");
 }
 
 // A graph's kernels read their number of rows and items from the step's words, so it fits any
@@ -242,6 +265,7 @@ void CudaStepRunner::start(const Batch& batch) {
                                static_cast<size_t>(layout_->words()) * sizeof(int32_t),
                                cudaMemcpyHostToDevice, stream_),
                "copying the step");
+  if (host_kv_) host_kv_->order_step(batch, stream_);
   fault_.begin_step(stream_);
   if (const Graph* graph = graph_of_step(); graph != nullptr) {
     check_device(cudaGraphLaunch(graph->exec, stream_), "a graph's launch");
@@ -280,9 +304,22 @@ void CudaStepRunner::wait_for_step() {
   for (;;) {
     const cudaError_t status = cudaStreamQuery(stream_);
     if (status != cudaErrorNotReady) return check_device(status, "a step");
+    if (host_kv_) host_kv_->hand_over();
     if (std::chrono::steady_clock::now() > end)
       cuda::give_up_device("a step", "no result within the limit of a step's time");
   }
+}
+
+void CudaStepRunner::save(std::span<const KvCopy> copies) {
+  CHECK(batch_ == nullptr && host_kv_ != nullptr);
+  check_device(cudaSetDevice(ordinal_), "choosing the GPU");
+  host_kv_->save(copies);
+}
+
+uint64_t CudaStepRunner::restore(std::span<const KvCopy> copies) {
+  CHECK(batch_ == nullptr && host_kv_ != nullptr);
+  check_device(cudaSetDevice(ordinal_), "choosing the GPU");
+  return host_kv_->restore(copies);
 }
 
 double CudaStepRunner::time_graph(int32_t times) {
@@ -355,6 +392,7 @@ Result<CudaBackend> make_backend(const formats::ModelSpec& spec,
   if (config.num_blocks == 0) {
     ASSIGN_OR_RETURN(config.num_blocks, blocks_that_fit(spec, config, device));
   }
+  config.num_host_blocks = std::min(config.num_host_blocks, config.num_blocks);
   ASSIGN_OR_RETURN(std::unique_ptr<CudaStepRunner> runner,
                    CudaStepRunner::create(spec, checkpoint, config, device));
   const CudaLlamaBytes bytes = CudaLlama::bytes(spec, llama_limits(config));
@@ -368,6 +406,7 @@ Result<CudaBackend> make_backend(const formats::ModelSpec& spec,
                   .activations = bytes.activations,
                   .attention = bytes.attention,
                   .pinned = runner->pinned_bytes(),
+                  .host_kv = runner->host_kv_bytes(),
                   .products = runner->llama().gemm_summary()};
   result.backend = std::move(runner);
   return result;

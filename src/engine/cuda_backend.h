@@ -18,7 +18,8 @@ namespace puna::engine {
 
 struct CudaBackendConfig {
   int32_t device = 0;
-  int32_t num_blocks = 0;  // 0: as many as fit in the GPU memory that is free
+  int32_t num_blocks = 0;       // 0: as many as fit in the GPU memory that is free
+  int32_t num_host_blocks = 0;  // for paused sequences, at most num_blocks
   int32_t max_num_seqs = 32;
   int32_t max_batch_tokens = 2048;
   int32_t max_model_len = 2048;
@@ -35,7 +36,8 @@ struct CudaBackendFacts {
   uint64_t kv = 0;
   uint64_t activations = 0;
   uint64_t attention = 0;
-  uint64_t pinned = 0;
+  uint64_t pinned = 0;   // of the host: a step's words, logits
+  uint64_t host_kv = 0;  // pinned as well: blocks of paused sequences
   std::string products;  // cuBLASLt's choices
 };
 

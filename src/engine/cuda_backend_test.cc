@@ -7,14 +7,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <numeric>
 #include <string>
 
+#include "engine/cuda_fault.h"
 #include "engine/cuda_llama.h"
 #include "engine/cuda_step_layout.h"
 #include "engine/sampler.h"
@@ -191,8 +194,9 @@ class SameBitsTest : public testing::Test {
 
   SameBitsTest() : checkpoint_(Checkpoint::open(kGolden + "/tiny_llama_hf").value()) {}
 
-  std::unique_ptr<Backend> make(bool graphs) {
+  std::unique_ptr<Backend> make(bool graphs, int32_t num_host_blocks = 0) {
     auto made = make_cuda_backend(checkpoint_, {.num_blocks = 20 * kBlocksEach,
+                                                .num_host_blocks = num_host_blocks,
                                                 .max_num_seqs = 20,
                                                 .max_batch_tokens = 2048,
                                                 .max_model_len = kMaxLength,
@@ -242,6 +246,52 @@ TEST_F(SameBitsTest, AloneInCompanyChunkedWithAndWithoutGraphs) {
     expect_same(run(*without, temperature, 3, 0, 1, false), "one token at a time");
     expect_same(run(*with_graphs, temperature, 2, 19, 40, true), "among 19 others, chunks of 40");
     expect_same(run(*with_graphs, temperature, 19, 9, 7, false), "among 9 others, chunks of 7");
+  }
+}
+
+double seconds_of(const std::function<void()>& work) {
+  const auto began = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+}
+
+// A sequence's blocks go to the host, another one takes them at once, and they come back elsewhere.
+// With a copy that begins late the order is seen to be kept: the step that takes the blocks waits
+// for it, a step of others does not.
+TEST_F(SameBitsTest, AfterATripToTheHostWhileAnotherOneTakesTheBlocks) {
+  for (const char* fault : {"", "copy-stall:3"}) {  // the first copy after those at start
+    setenv(kCudaFaultVariable, fault, 1);
+    const auto backend = make(true, kBlocksEach);
+    unsetenv(kCudaFaultVariable);
+    const Sequence alone = run(*backend, 0.8F, 0, 0, 512, true);
+    Sequence taker_alone = make_sequence(1, 400, 0.0F, 5 * kBlocksEach);
+    step(*backend, {&taker_alone}, 512, false);
+
+    Sequence sequence = make_sequence(0, 333, 0.8F, 0);
+    while (sequence.history.size() < sequence.prompt_tokens + kOutput / 2)
+      step(*backend, {&sequence}, 512, true);
+    const int32_t blocks = kv::blocks_for_tokens(sequence.done);
+    std::vector<KvCopy> copies;
+    for (int32_t i = 0; i < blocks; ++i) copies.push_back({i, blocks - 1 - i});
+    backend->save(copies);
+
+    Sequence apart = make_sequence(2, 50, 0.0F, 6 * kBlocksEach);
+    EXPECT_LT(seconds_of([&] { step(*backend, {&apart}, 512, false); }), 1.0);
+    Sequence taker = make_sequence(1, 400, 0.0F, 0);
+    const double took_s = seconds_of([&] { step(*backend, {&taker}, 512, false); });
+    EXPECT_EQ(took_s > 4.0, *fault != '\0') << took_s;
+    EXPECT_EQ(taker.history, taker_alone.history);
+
+    std::iota(sequence.block_table.begin(), sequence.block_table.end(), 7 * kBlocksEach);
+    for (int32_t i = 0; i < blocks; ++i)
+      copies[static_cast<size_t>(i)].block = sequence.block_table[static_cast<size_t>(i)];
+    const uint64_t last = backend->restore(copies);
+    EXPECT_EQ(last, 2U + 2 * copies.size());
+    while (backend->copied() < last) backend->wait_for_copy(last);
+    while (sequence.history.size() < sequence.prompt_tokens + kOutput)
+      step(*backend, {&sequence}, 512, true);
+    EXPECT_EQ(sequence.history, alone.history);
+    EXPECT_EQ(sequence.logprobs, alone.logprobs);
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engine over the CUDA backend: a request's tokens and logprobs are the same alone, in a crowd,
-// in other chunks, after pauses and evictions, and from a warm prefix.
+// in other chunks, after pauses (computed again, or copied to the host and back) and evictions, and
+// from a warm prefix.
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -57,14 +58,17 @@ std::vector<Request> mixed_requests() {
   return requests;
 }
 
-class CudaEngineTest : public testing::Test {
+// The parameter: places for blocks on the host. With 24 some who are paused find no room.
+class CudaEngineTest : public testing::TestWithParam<int32_t> {
  protected:
   CudaEngineTest() {
     const auto checkpoint =
         formats::Checkpoint::open(std::string(PUNA_GOLDEN_DIR) + "/tiny_llama_hf").value();
-    auto made = make_cuda_backend(
-        checkpoint,
-        {.num_blocks = kBlocks, .max_num_seqs = 8, .max_batch_tokens = 64, .max_model_len = 512});
+    auto made = make_cuda_backend(checkpoint, {.num_blocks = kBlocks,
+                                               .num_host_blocks = GetParam(),
+                                               .max_num_seqs = 8,
+                                               .max_batch_tokens = 64,
+                                               .max_model_len = 512});
     EXPECT_TRUE(made.ok()) << made.error().message();
     backend_ = std::move(made->backend);
   }
@@ -98,7 +102,7 @@ class CudaEngineTest : public testing::Test {
   std::unique_ptr<Backend> backend_;
 };
 
-TEST_F(CudaEngineTest, SameBitsInAnyCompanyAfterPausesAndFromWarmPrefixes) {
+TEST_P(CudaEngineTest, SameBitsInAnyCompanyAfterPausesAndFromWarmPrefixes) {
   const std::vector<Request> requests = mixed_requests();
   const std::vector<Answer> expected = alone(requests);
   config_.prefix_cache = true;
@@ -127,8 +131,12 @@ TEST_F(CudaEngineTest, SameBitsInAnyCompanyAfterPausesAndFromWarmPrefixes) {
     }
     EXPECT_GT(engine.stats().preemptions.value(), 10U);
     EXPECT_GT(engine.stats().prefix_cache_hits.value(), 300U);
+    EXPECT_EQ(engine.stats().kv_blocks_swapped_in.value() > 0, GetParam() > 0);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(HostBlocks, CudaEngineTest, testing::Values(0, 24, kBlocks),
+                         [](const auto& of) { return std::to_string(of.param); });
 
 }  // namespace
 }  // namespace puna::engine

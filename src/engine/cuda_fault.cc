@@ -18,13 +18,16 @@ Result<CudaFault> CudaFault::parse(std::string_view text) {
   if (kind == "launch") fault.kind_ = Kind::kLaunch;
   if (kind == "lost") fault.kind_ = Kind::kLost;
   if (kind == "stall") fault.kind_ = Kind::kStall;
+  if (kind == "copy") fault.kind_ = Kind::kCopy;
+  if (kind == "copy-stall") fault.kind_ = Kind::kCopyStall;
   const std::string_view step = colon == std::string_view::npos ? "" : text.substr(colon + 1);
   const char* end = step.data() + step.size();
   const auto parsed = std::from_chars(step.data(), end, fault.strikes_in_);
   if (fault.kind_ == Kind::kNone || parsed.ec != std::errc() || parsed.ptr != end ||
       fault.strikes_in_ == 0) {
     return Error(ErrorCode::kInvalidArgument,
-                 "{}={} is none of launch:STEP, lost:STEP and stall:STEP, with steps from 1",
+                 "{}={} is none of launch:STEP, lost:STEP, stall:STEP, copy:CALL and "
+                 "copy-stall:CALL, counted from 1",
                  kCudaFaultVariable, text);
   }
   return fault;
@@ -45,7 +48,11 @@ void CudaFault::strike(cuda::Stream stream) const {
     case Kind::kLost:
       cuda::launch_trap(stream);
       return;
+    case Kind::kCopy:
+      cuda::check_device(cuda::copy_refused(stream), "copying KV blocks");
+      return;
     case Kind::kStall:
+    case Kind::kCopyStall:
       cuda::launch_stall(std::chrono::nanoseconds(kFaultStall).count(), stream);
       return;
   }

@@ -20,12 +20,14 @@ namespace {
 using formats::Checkpoint;
 
 constexpr int32_t kStallLimitMs = 500;
+constexpr uint64_t kCopies = 2 + 40;  // those at start, and one before each step
 
 // Steps until the fault strikes; in a process of its own, for it takes the context along.
 void run_steps(const char* fault, bool graphs) {
   setenv(kCudaFaultVariable, fault, 1);
   const auto checkpoint = Checkpoint::open(std::string(PUNA_GOLDEN_DIR) + "/tiny_llama_hf").value();
   auto made = make_cuda_backend(checkpoint, {.num_blocks = 8,
+                                             .num_host_blocks = 8,
                                              .max_num_seqs = 2,
                                              .max_batch_tokens = 64,
                                              .max_model_len = 64,
@@ -36,7 +38,10 @@ void run_steps(const char* fault, bool graphs) {
   sampling.temperature = 0.0F;
   const std::vector<TokenId> tokens(40, 7);
   const std::vector<kv::BlockId> table = {0, 1, 2, 3};
+  const KvCopy elsewhere = {.block = 7, .host_block = 5};
   for (int32_t position = 0; position < 40; ++position) {
+    made->backend->save({&elsewhere, 1});
+    made->backend->copied();
     Batch batch;
     BatchItem item;
     item.first_position = position;
@@ -50,6 +55,11 @@ void run_steps(const char* fault, bool graphs) {
     batch.num_tokens = batch.num_samples = 1;
     made->backend->start(batch);
     made->backend->collect();
+  }
+  // A copy that nobody waits for is looked at all the same.
+  const auto end = std::chrono::steady_clock::now() + 2 * std::chrono::milliseconds(kStallLimitMs);
+  while (made->backend->copied() < kCopies && std::chrono::steady_clock::now() < end) {
+    made->backend->wait_for_copy(kCopies);
   }
   std::fprintf(stderr, "all steps done\n");
   std::_Exit(0);
@@ -84,6 +94,18 @@ TEST_P(CudaFaultTest, AStepWithoutAnEndIsGivenUp) {
   EXPECT_LT(std::chrono::steady_clock::now() - began, kFaultStall + std::chrono::seconds(10));
 }
 
+TEST_P(CudaFaultTest, ARefusedCopyEndsTheProcess) {
+  EXPECT_EXIT(run_steps("copy:20", GetParam()),
+              testing::ExitedWithCode(kernels::cuda::kDeviceLostExit),
+              "fatal: the GPU failed in copying KV blocks: invalid");
+}
+
+TEST_P(CudaFaultTest, ACopyWithoutAnEndIsGivenUp) {
+  EXPECT_EXIT(run_steps("copy-stall:20", GetParam()),
+              testing::ExitedWithCode(kernels::cuda::kDeviceLostExit),
+              "fatal: the GPU failed in copying KV blocks: no copy within");
+}
+
 INSTANTIATE_TEST_SUITE_P(Steps, CudaFaultTest, testing::Bool(),
                          [](const auto& of) { return of.param ? "Graphs" : "NoGraphs"; });
 
@@ -96,6 +118,8 @@ TEST(CudaFault, NamesWhatItDoesNotKnow) {
   }
   EXPECT_TRUE(CudaFault::parse("").ok());
   EXPECT_TRUE(CudaFault::parse("stall:12").ok());
+  EXPECT_TRUE(CudaFault::parse("copy:1").ok());
+  EXPECT_TRUE(CudaFault::parse("copy-stall:3").ok());
 }
 
 // All but a little of the GPU's memory is taken when the backend wants some: an error with bytes,

@@ -89,6 +89,10 @@ CudaLlamaBytes CudaLlama::bytes(const ModelSpec& spec, const CudaLlamaLimits& li
   return bytes;
 }
 
+uint64_t CudaLlama::kv_block_bytes(const ModelSpec& spec) {
+  return static_cast<uint64_t>(spec.num_layers * kv_elements(spec, 1)) * sizeof(BFloat16);
+}
+
 int64_t CudaLlama::piece_stride() const {
   return int64_t{cuda::padded_rows(limits_.max_rows)} * spec_.hidden_size;
 }
@@ -328,6 +332,15 @@ void CudaLlama::forward(const CudaStep& step, cuda::Stream stream) const {
   if (step.num_logits == 0) return;
   norm(step.num_logits, step.logit_rows, down_parts, output_norm_, work_.logits_in, stream);
   head_gemm_->run(work_.logits_in, head_, work_.logits, step.num_logits, stream);
+}
+
+CudaKvBlocks CudaLlama::kv_blocks() const {
+  CudaKvBlocks blocks;
+  blocks.piece_bytes = static_cast<uint64_t>(kv_elements(spec_, 1)) * sizeof(BFloat16);
+  blocks.num_blocks = limits_.num_blocks;
+  for (const Layer& layer : layers_)
+    blocks.layers.push_back(reinterpret_cast<std::byte*>(layer.kv));
+  return blocks;
 }
 
 std::string CudaLlama::gemm_summary() const {

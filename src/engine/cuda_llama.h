@@ -10,6 +10,7 @@
 
 #include "base/numeric.h"
 #include "base/result.h"
+#include "engine/cuda_host_kv.h"
 #include "formats/checkpoint.h"
 #include "formats/model_spec.h"
 #include "kernels/cuda/attention.h"
@@ -62,12 +63,15 @@ class CudaLlama {
                                                    const kernels::cuda::DeviceFacts& device,
                                                    kernels::cuda::Stream stream);
   static CudaLlamaBytes bytes(const formats::ModelSpec& spec, const CudaLlamaLimits& limits);
+  // Of one KV block, all layers.
+  static uint64_t kv_block_bytes(const formats::ModelSpec& spec);
   static Result<> check(const formats::ModelSpec& spec);
 
   const formats::ModelSpec& spec() const { return spec_; }
   // Enqueues the step; logits() row i is then that of step.logit_rows[i].
   void forward(const CudaStep& step, kernels::cuda::Stream stream) const;
   const float* logits() const { return work_.logits; }  // [*, vocab_size]
+  CudaKvBlocks kv_blocks() const;
   std::string gemm_summary() const;
 
  private:

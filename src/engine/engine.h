@@ -107,10 +107,13 @@ struct EngineStats {
   Gauge requests_running;
   Gauge requests_waiting;
   Gauge tokens_waiting;
-  Gauge kv_cache_usage;          // held by sequences / total, 0…1
-  Gauge tokens_in_flight;        // positions held by running sequences
-  Counter prefix_cache_queries;  // prompt tokens looked up
-  Counter prefix_cache_hits;     // prompt tokens found
+  Gauge kv_cache_usage;           // held by sequences / total, 0…1
+  Gauge tokens_in_flight;         // positions held by running sequences
+  Gauge host_kv_usage;            // places for blocks in host memory that are taken, 0…1
+  Counter kv_blocks_swapped_out;  // of paused sequences, to the host
+  Counter kv_blocks_swapped_in;   // and back
+  Counter prefix_cache_queries;   // prompt tokens looked up
+  Counter prefix_cache_hits;      // prompt tokens found
   Counter prompt_tokens;
   Counter generation_tokens;
   Counter finished_stop;

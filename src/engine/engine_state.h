@@ -69,8 +69,10 @@ struct Engine::State {
 
  private:
   bool sealed_step();
+  void run_step(TimeNs began_ns);
   void accept_submitted();
   void prepare(TimeNs now_ns);
+  void bring_back();
   bool end_gone_or_late(TimeNs now_ns);
   bool waits_for_deadline() const;
   bool note_started();

@@ -26,6 +26,7 @@ int32_t most_waiting(const EngineConfig& config) {
 
 SchedulerConfig scheduler_config(const EngineConfig& config, const BackendLimits& limits) {
   SchedulerConfig made{.num_blocks = limits.num_blocks,
+                       .num_host_blocks = limits.num_host_blocks,
                        .max_num_seqs = limits.max_num_seqs,
                        .max_batch_tokens = limits.max_batch_tokens,
                        .prefill_chunk_tokens = config.prefill_chunk_tokens,
@@ -66,6 +67,7 @@ Engine::State::State(const EngineConfig& engine_config, Backend& engine_backend,
       pool_limit(applied_pool_limit) {
   const auto rows = static_cast<size_t>(backend.limits().max_num_seqs);
   plan.rows.reserve(rows);
+  plan.returns.reserve(rows);
   plan.charged.reserve(config.tenants.size() * kNumClasses);
   batch.items.reserve(rows);
   follow_load();
@@ -100,31 +102,42 @@ bool Engine::State::step() {
   stats.phase.store(StepPhase::kPlan, std::memory_order_relaxed);
   signs = {};
   accept_submitted();
+  scheduler.arrive(backend.copied());
   bool acted = end_gone_or_late(began_ns);
   prepare(began_ns);
   scheduler.plan(plan, model.times());
-  if (!plan.rows.empty()) {
+  if (!plan.rows.empty() || !plan.returns.empty()) {
     acted = true;
     scheduler.commit(plan, began_ns, batch);
-    ++batch.step;
-    if (note_started()) {  // their places in the queue are free from now on
-      measure_load();
-      admission.publish(load, rung);
-    }
-    const TimeNs run_ns = clock.now_ns();
-    stats.phase.store(StepPhase::kRun, std::memory_order_relaxed);
-    backend.start(batch);
-    const std::span<const SampledToken> sampled = backend.collect();
-    stats.phase.store(StepPhase::kPublish, std::memory_order_relaxed);
-    learn(clock.now_ns() - run_ns);
-    publish(sampled, began_ns);
-    note_step(began_ns);
+    bring_back();
+  }
+  if (!plan.rows.empty()) {
+    run_step(began_ns);
+  } else if (const uint64_t copy = scheduler.next_arrival(); copy > 0) {
+    acted = true;
+    backend.wait_for_copy(copy);
   }
   follow_load();
   set_gauges();
   publisher.wake();
   stats.phase.store(StepPhase::kIdle, std::memory_order_relaxed);
   return acted;
+}
+
+void Engine::State::run_step(TimeNs began_ns) {
+  ++batch.step;
+  if (note_started()) {  // their places in the queue are free from now on
+    measure_load();
+    admission.publish(load, rung);
+  }
+  const TimeNs run_ns = clock.now_ns();
+  stats.phase.store(StepPhase::kRun, std::memory_order_relaxed);
+  backend.start(batch);
+  const std::span<const SampledToken> sampled = backend.collect();
+  stats.phase.store(StepPhase::kPublish, std::memory_order_relaxed);
+  learn(clock.now_ns() - run_ns);
+  publish(sampled, began_ns);
+  note_step(began_ns);
 }
 
 // What may pause somebody: a shrunk pool, growth, and background work in the way of a higher class.
@@ -140,6 +153,17 @@ void Engine::State::prepare(TimeNs now_ns) {
   }
   scheduler.grow(now_ns);
   stats.preemptions.add(scheduler.pauses() - pauses);
+  if (scheduler.saves().empty()) return;
+  backend.save(scheduler.saves());
+  stats.kv_blocks_swapped_out.add(scheduler.saves().size());
+  scheduler.clear_saves();
+}
+
+// Asks for the blocks of those that return.
+void Engine::State::bring_back() {
+  if (plan.returns.empty()) return;
+  scheduler.expect(plan, backend.restore(scheduler.restores()));
+  stats.kv_blocks_swapped_in.add(scheduler.restores().size());
 }
 
 void Engine::State::accept_submitted() {
@@ -349,7 +373,8 @@ void Engine::State::forecast_starts() {
   for (const Scheduler::Queue* queue : {&scheduler.paused(), &scheduler.waiting()}) {
     for (const auto& sequence : *queue) {
       if (forecaster.full()) break;
-      forecaster.waits({.prompt = static_cast<double>(sequence->left() - 1),
+      // What the host keeps of a paused one is not computed again.
+      forecaster.waits({.prompt = static_cast<double>(sequence->left() - 1 - sequence->saved),
                         .output = output_left(*sequence),
                         .blocks = static_cast<double>(sequence->reserved_blocks)});
     }
@@ -374,6 +399,8 @@ void Engine::State::set_gauges() {
   stats.tokens_in_flight.set(static_cast<double>(positions));
   stats.kv_cache_usage.set(static_cast<double>(scheduler.pool().held()) /
                            static_cast<double>(scheduler.pool().total()));
+  const kv::BlockPool& host = scheduler.host_pool();
+  stats.host_kv_usage.set(static_cast<double>(host.held()) / std::max(1, host.total()));
 }
 
 void Engine::State::fail_unfinished() {

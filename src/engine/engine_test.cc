@@ -362,6 +362,92 @@ TEST_F(EngineTest, AnswersThatOutgrowThePoolTakeTurnsAndAllFinish) {
   EXPECT_GT(engine.stats().preemptions.value(), 0U);
 }
 
+// A pause with a place on the host: nothing is computed twice.
+TEST_F(EngineTest, APausedRequestsBlocksGoToTheHostAndBack) {
+  NullBackendConfig with_host = backend_config();
+  with_host.limits.num_host_blocks = 20;
+  with_host.block_copy_ns = kNsPerMs;
+  NullBackend host_backend(with_host, &clock);
+  Engine engine(config, host_backend, tokenizer, clock);
+  const Request made = request(200, 40);
+  const ChannelPtr channel = submit(engine, made);
+  for (int i = 0; i < 12; ++i) engine.step();
+  engine.set_pool_limit(0);
+  EXPECT_FALSE(engine.step());
+  engine.check_invariants();
+  EXPECT_EQ(engine.stats().kv_blocks_swapped_out.value(), 13U);
+  EXPECT_EQ(engine.stats().host_kv_usage.value(), 13.0 / 20);
+  EXPECT_EQ(engine.stats().kv_cache_usage.value(), 0.0);
+  clock.advance(100 * kNsPerMs);
+  const TimeNs before_ns = clock.now_ns();
+  engine.set_pool_limit(128);
+  EXPECT_TRUE(engine.step());
+  EXPECT_EQ(clock.now_ns() - before_ns, 13 * kNsPerMs) << "waits for the copies and no longer";
+  run(engine);
+  Answer read;
+  read.read(*channel);
+  expect_solo(read, made);
+  EXPECT_EQ(engine.stats().kv_blocks_swapped_in.value(), 13U);
+  EXPECT_EQ(engine.stats().host_kv_usage.value(), 0.0);
+  EXPECT_EQ(engine.stats().iteration_tokens.sum(), 200.0 + 39.0);
+}
+
+TEST_F(EngineTest, StreamsKeepTheirPaceWhileBlocksAreCopied) {
+  NullBackendConfig with_host = backend_config();
+  with_host.limits.num_host_blocks = 64;
+  with_host.block_copy_ns = 10 * kNsPerMs;
+  NullBackend host_backend(with_host, &clock);
+  Engine engine(config, host_backend, tokenizer, clock);
+  const Request stays = request(20, 100, 1);
+  const ChannelPtr stream = submit(engine, stays);
+  const ChannelPtr paused = submit(engine, request(300, 60, 2));
+  for (int i = 0; i < 20; ++i) engine.step();
+  engine.set_pool_limit(8);  // what the first one reserved
+  for (int i = 0; engine.stats().kv_blocks_swapped_in.value() == 0 || i < 50; ++i) {
+    if (i == 10) engine.set_pool_limit(128);
+    const TimeNs before_ns = clock.now_ns();
+    ASSERT_TRUE(engine.step());
+    engine.check_invariants();
+    EXPECT_EQ(clock.now_ns() - before_ns, with_host.step_ns + with_host.decode_row_ns) << i;
+  }
+  EXPECT_EQ(paused->facts().preemptions, 1);
+  EXPECT_EQ(engine.stats().requests_running.value(), 2.0) << "it holds its blocks already";
+  run(engine);
+  Answer read;
+  read.read(*stream);
+  expect_solo(read, stays);
+}
+
+TEST_F(EngineTest, WhoEndsWhilePausedLeavesTheHostToo) {
+  NullBackendConfig with_host = backend_config();
+  with_host.limits.num_host_blocks = 64;
+  with_host.block_copy_ns = 10 * kNsPerMs;
+  NullBackend host_backend(with_host, &clock);
+  Engine engine(config, host_backend, tokenizer, clock);
+  Request late = request(100, 60, 1);
+  late.deadline_ns = clock.now_ns() + kNsPerSecond;
+  const ChannelPtr expires = submit(engine, late);
+  const ChannelPtr leaves = submit(engine, request(100, 60, 2));
+  const ChannelPtr returns = submit(engine, request(100, 60, 3));
+  for (int i = 0; i < 20; ++i) engine.step();
+  engine.set_pool_limit(0);
+  engine.step();
+  EXPECT_EQ(engine.stats().host_kv_usage.value(), 24.0 / 64);
+  engine.cancel(*leaves);
+  clock.advance(kNsPerSecond);
+  engine.step();
+  engine.check_invariants();
+  EXPECT_EQ(engine.stats().finished_cancelled.value(), 1U);
+  EXPECT_EQ(engine.stats().finished_deadline.value(), 1U);
+  EXPECT_EQ(engine.stats().host_kv_usage.value(), 8.0 / 64);
+  engine.set_pool_limit(128);
+  EXPECT_FALSE(engine.drain(0)) << "it still has something to say";
+  run(engine);
+  EXPECT_TRUE(engine.drain(0));
+  EXPECT_EQ(engine.stats().finished_length.value(), 1U);
+  EXPECT_EQ(engine.stats().host_kv_usage.value(), 0.0);
+}
+
 TEST_F(EngineTest, SaltsDoNotShare) {
   Engine engine(config, backend, tokenizer, clock);
   Request made = request(100, 10);
@@ -476,8 +562,8 @@ TEST_F(EngineTest, StopEndsWhatIsLeftWithAnError) {
   engine.check_invariants();
 }
 
-// Design §7: the same bits alone, in a crowd, with another chunk size, after eviction, from a warm
-// prefix. The reference uses no engine at all.
+// Design §7: the same bits alone, in a crowd, with another chunk size, after eviction and pauses,
+// computed again or copied from the host, from a warm prefix. The reference uses no engine at all.
 TEST_F(EngineTest, SameBitsInAnyCompany) {
   std::mt19937_64 random(17);
   std::vector<Request> requests;
@@ -495,9 +581,13 @@ TEST_F(EngineTest, SameBitsInAnyCompany) {
   }
   config.max_queued_requests = 64;
   config.max_queued_tokens = 100000;
-  for (const int32_t chunk : {7, 32, 64}) {
+  NullBackendConfig swapping = backend_config();
+  swapping.block_copy_ns = kNsPerMs;
+  for (const auto& [chunk, host_blocks] : {std::pair(7, 0), {32, 24}, {64, 128}}) {
     config.prefill_chunk_tokens = chunk;
-    Engine engine(config, backend, tokenizer, clock);
+    swapping.limits.num_host_blocks = host_blocks;
+    NullBackend swapping_backend(swapping, &clock);
+    Engine engine(config, swapping_backend, tokenizer, clock);
     for (int round = 0; round < 2; ++round) {  // the second from warm prefixes
       std::vector<ChannelPtr> channels;
       for (const Request& made : requests) channels.push_back(submit(engine, made));
@@ -517,6 +607,7 @@ TEST_F(EngineTest, SameBitsInAnyCompany) {
     }
     EXPECT_GT(engine.stats().preemptions.value(), 20U);
     EXPECT_GT(engine.stats().prefix_cache_hits.value(), 1000U);
+    EXPECT_EQ(engine.stats().kv_blocks_swapped_in.value() > 0, host_blocks > 0);
   }
 }
 

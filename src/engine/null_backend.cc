@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/null_backend.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace puna::engine {
@@ -20,6 +22,8 @@ NullBackend::NullBackend(const NullBackendConfig& config, VirtualClock* clock)
       clock_(clock),
       sampler_(config.limits.vocab_size),
       cells_(static_cast<size_t>(config.limits.num_blocks) * kv::kBlockTokens),
+      host_cells_(static_cast<size_t>(config.limits.num_host_blocks) * kv::kBlockTokens),
+      arrives_with_(static_cast<size_t>(config.limits.num_blocks)),
       last_sampled_(static_cast<size_t>(config.limits.max_num_seqs), -1),
       logits_(static_cast<size_t>(config.limits.vocab_size)),
       sampled_(static_cast<size_t>(config.limits.max_num_seqs)) {}
@@ -57,14 +61,18 @@ void NullBackend::write_cells(const BatchItem& item) {
                                               : item.tokens[static_cast<size_t>(i)];
     CHECK(token >= 0 && token < config_.limits.vocab_size);
     const int32_t position = item.first_position + i;
-    cells_[cell_index(item, position)] = {token, position};
+    const size_t cell = cell_index(item, position);
+    cells_[cell] = {token, position};
+    arrives_with_[cell / kv::kBlockTokens] = 0;
   }
 }
 
 // After all items wrote: what this one reads through its block table must be its own history.
 void NullBackend::check_cells(const BatchItem& item) const {
   for (int32_t position = 0; position < static_cast<int32_t>(item.history.size()); ++position) {
-    const Cell& read = cells_[cell_index(item, position)];
+    const size_t cell = cell_index(item, position);
+    const Cell& read = cells_[cell];
+    CHECK_LE(arrives_with_[cell / kv::kBlockTokens], copied_);
     CHECK_EQ(read.position, position);
     CHECK_EQ(read.token, item.history[static_cast<size_t>(position)]);
   }
@@ -95,6 +103,57 @@ void NullBackend::start(const Batch& batch) {
   CHECK_EQ(num_sampled_, static_cast<size_t>(batch.num_samples));
   stall_ns_ = 0;
   if (clock_ != nullptr) clock_->advance(duration_ns);
+}
+
+std::span<NullBackend::Cell> NullBackend::cells_of(kv::BlockId block) {
+  CHECK(block >= 0 && block < config_.limits.num_blocks);
+  return std::span(cells_).subspan(static_cast<size_t>(block) * kv::kBlockTokens, kv::kBlockTokens);
+}
+
+std::span<NullBackend::Cell> NullBackend::host_cells_of(kv::BlockId block) {
+  CHECK(block >= 0 && block < config_.limits.num_host_blocks);
+  return std::span(host_cells_)
+      .subspan(static_cast<size_t>(block) * kv::kBlockTokens, kv::kBlockTokens);
+}
+
+void NullBackend::ask_for_copies(size_t count) {
+  copies_asked_ += count;
+  if (clock_ == nullptr) return;
+  copies_end_ns_ = std::max(copies_end_ns_, clock_->now_ns()) +
+                   static_cast<TimeNs>(count) * config_.block_copy_ns;
+}
+
+void NullBackend::save(std::span<const KvCopy> copies) {
+  for (const KvCopy& copy : copies) {
+    std::ranges::copy(cells_of(copy.block), host_cells_of(copy.host_block).begin());
+  }
+  ask_for_copies(copies.size());
+}
+
+uint64_t NullBackend::restore(std::span<const KvCopy> copies) {
+  ask_for_copies(copies.size());
+  for (const KvCopy& copy : copies) {
+    std::ranges::copy(host_cells_of(copy.host_block), cells_of(copy.block).begin());
+    arrives_with_[static_cast<size_t>(copy.block)] = copies_asked_;
+  }
+  return copies_asked_;
+}
+
+uint64_t NullBackend::copied() {
+  copied_ = copies_asked_;
+  if (clock_ != nullptr && clock_->now_ns() < copies_end_ns_) {
+    const TimeNs left_ns = copies_end_ns_ - clock_->now_ns();
+    copied_ -= static_cast<uint64_t>((left_ns - 1) / config_.block_copy_ns + 1);
+  }
+  return copied_;
+}
+
+void NullBackend::wait_for_copy(uint64_t number) {
+  CHECK(number > 0 && number <= copies_asked_);
+  if (clock_ == nullptr) return;
+  const TimeNs done_ns =
+      copies_end_ns_ - static_cast<TimeNs>(copies_asked_ - number) * config_.block_copy_ns;
+  clock_->advance(std::max<TimeNs>(0, done_ns - clock_->now_ns()));
 }
 
 std::span<const SampledToken> NullBackend::collect() {

@@ -10,13 +10,17 @@ namespace puna::engine {
 
 enum class PlantedBug : uint8_t {
   kNone,
-  kLeakedBlock,   // a sequence ends and one of its blocks stays held
-  kDoubleFree,    // a sequence ends and one of its blocks is released twice
-  kUnfairPick,    // the tenant that was served most starts next
-  kMissedCancel,  // a cancelled request runs on
-  kLostWakeUp,    // a reader with news is not woken
-  kEarlyResume,   // a paused sequence comes back without room for what it has
-  kTokenAfterEnd  // an answer goes on after its last token
+  kLeakedBlock,      // a sequence ends and one of its blocks stays held
+  kDoubleFree,       // a sequence ends and one of its blocks is released twice
+  kUnfairPick,       // the tenant that was served most starts next
+  kMissedCancel,     // a cancelled request runs on
+  kLostWakeUp,       // a reader with news is not woken
+  kEarlyResume,      // a paused sequence comes back without room for what it has
+  kTokenAfterEnd,    // an answer goes on after its last token
+  kLostSave,         // a paused sequence's block is not copied to the host
+  kMixedUpRestore,   // two of its blocks come back in each other's place
+  kEarlyReturn,      // it goes on before its blocks are back
+  kLeakedHostBlock,  // it needs its places on the host no more, and one stays taken
 };
 
 #ifdef PUNA_PLANTED_BUGS

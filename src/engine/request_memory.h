@@ -22,7 +22,7 @@ inline constexpr int64_t kTextBytesPerLogprob = 128;
 
 // At most. `top_logprobs` is -1 when none are wanted.
 constexpr int64_t request_bytes(int64_t prompt_tokens, int64_t max_tokens, int32_t top_logprobs) {
-  constexpr int64_t kTokenBytes = 4;  // and a quarter for the block table
+  constexpr int64_t kTokenBytes = 4;  // and half of one for the block tables, here and on the host
   constexpr int64_t kEventBytes = 12;
   constexpr int64_t kAlternativeBytes = 8;
   const int64_t logprobs = top_logprobs < 0 ? 0

@@ -18,6 +18,7 @@ Scheduler::Scheduler(const SchedulerConfig& config)
       max_running_(static_cast<size_t>(std::min(config.max_num_seqs, config.max_batch_tokens))),
       pool_(config.num_blocks, static_cast<int32_t>(config.tenant_kv_shares.size())),
       cache_(pool_, config.model_digest),
+      host_pool_(config.num_host_blocks),
       fair_share_(config.tenant_weights) {
   CHECK(max_running_ > 0 && config.prefill_chunk_tokens > 0);
   cache_.set_shares(config.tenant_kv_shares);
@@ -28,6 +29,8 @@ Scheduler::Scheduler(const SchedulerConfig& config)
   for (auto slot = static_cast<int32_t>(max_running_) - 1; slot >= 0; --slot) {
     free_slots_.push_back(slot);
   }
+  saves_.reserve(static_cast<size_t>(config.num_host_blocks));
+  restores_.reserve(static_cast<size_t>(config.num_host_blocks));
 }
 
 void Scheduler::enqueue(std::unique_ptr<Sequence> sequence) {
@@ -53,6 +56,7 @@ void Scheduler::start(Sequence& sequence, const StepPlan::Row& row, TimeNs now_n
   if (owned != nullptr) {
     fair_share_.resume(sequence.request_class);
     facts.stall_ns += now_ns - sequence.accounted_ns;
+    if (sequence.saved <= cached_blocks * kBlockTokens) forget_on_host(sequence);
   } else {
     owned = take_out(waiting_, sequence);
     fair_share_.leave(sequence.request_class, sequence.tenant);
@@ -84,9 +88,12 @@ void Scheduler::start(Sequence& sequence, const StepPlan::Row& row, TimeNs now_n
 
 void Scheduler::commit(const StepPlan& plan, TimeNs now_ns, Batch& batch) {
   // Found blocks first, for all: taking a block may evict one that is found but not held yet.
+  for (const StepPlan::Row& row : plan.returns) start(*row.sequence, row, now_ns);
   for (const StepPlan::Row& row : plan.rows) {
     if (row.cached_blocks >= 0) start(*row.sequence, row, now_ns);
   }
+  restores_.clear();
+  for (const StepPlan::Row& row : plan.returns) bring_back(*row.sequence);
   ++commits_;
   batch.items.clear();
   batch.num_tokens = plan.num_tokens;
@@ -168,6 +175,7 @@ void Scheduler::give_back_blocks(Sequence& sequence) {
 }
 
 std::unique_ptr<Sequence> Scheduler::remove(Sequence& sequence) {
+  forget_on_host(sequence);
   if (sequence.slot >= 0) {
     give_back_blocks(sequence);
     return take_out(running_, sequence);
@@ -180,71 +188,6 @@ std::unique_ptr<Sequence> Scheduler::remove(Sequence& sequence) {
   taken = take_out(paused_, sequence);
   if (taken != nullptr) fair_share_.resume(sequence.request_class);
   return taken;
-}
-
-namespace {
-
-// The order in which sequences give way: lower classes and younger ones are later.
-bool is_before(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
-  if (a->request_class != b->request_class) return a->request_class < b->request_class;
-  return a->ticket < b->ticket;
-}
-
-}  // namespace
-
-Scheduler::Queue::iterator Scheduler::last_running() {
-  return std::max_element(running_.begin(), running_.end(), is_before);
-}
-
-bool Scheduler::pause_last(TimeNs now_ns) {
-  if (running_.empty()) return false;
-  pause(last_running(), now_ns);
-  return true;
-}
-
-bool Scheduler::pause_background(TimeNs now_ns) {
-  auto chosen = running_.end();
-  for (auto place = running_.begin(); place != running_.end(); ++place) {
-    const Sequence& sequence = **place;
-    if (sequence.request_class != RequestClass::kBackground || sequence.by_turn) continue;
-    if (chosen == running_.end() || is_before(*chosen, *place)) chosen = place;
-  }
-  if (chosen == running_.end()) return false;
-  pause(chosen, now_ns);
-  return true;
-}
-
-void Scheduler::pause(Queue::iterator place, TimeNs now_ns) {
-  std::unique_ptr<Sequence> sequence = std::move(*place);
-  running_.erase(place);
-  give_back_blocks(*sequence);
-  // It may have outgrown what it reserved, and is computed again up to its last token: it comes
-  // back only with room for all that it has and the next.
-  if (!commits(PlantedBug::kEarlyResume))
-    sequence->reserved_blocks =
-        std::max(sequence->reserved_blocks, kv::blocks_for_tokens(int64_t{sequence->known()} + 1));
-  RequestFacts& facts = sequence->channel->facts();
-  ++facts.preemptions;
-  facts.stall_ns += now_ns - sequence->accounted_ns;
-  sequence->accounted_ns = now_ns;
-  ++pauses_;
-  fair_share_.pause(sequence->request_class);
-  CHECK_LT(paused_.size(), paused_.capacity());
-  paused_.insert(std::upper_bound(paused_.begin(), paused_.end(), sequence, is_before),
-                 std::move(sequence));
-}
-
-void Scheduler::set_pool_limit(int32_t num_blocks, TimeNs now_ns) {
-  const int32_t withheld = pool_.total() - std::clamp(num_blocks, 0, pool_.total());
-  while (pool_.withheld() > withheld) pool_.restore();
-  while (pool_.withheld() < withheld) {
-    if (pool_.available() > promised_) {
-      cache_.make_room();
-      pool_.withhold();
-    } else {
-      CHECK(pause_last(now_ns));  // with none running nothing is promised or held
-    }
-  }
 }
 
 }  // namespace puna::engine

@@ -7,6 +7,12 @@
 //   commit()  starts them, takes the blocks, fills the Batch; can't fail, as plan() counted
 //   advance() after the backend ran: the computed positions are there, full blocks can be shared
 //
+// A paused sequence keeps its place in line and loses its blocks. Where the backend has host memory
+// with room for all of them they are copied there (saves()), and copied back when it starts again
+// (restores()): it holds a slot and blocks then, and is in no step before arrive() has seen the
+// last copy. Otherwise, and for what the prefix cache still has, nothing is copied: it is computed
+// again.
+//
 // Admitted means finished: a sequence starts only when the blocks it reserves can be had on top of
 // what the running ones may still take (`promised`), so promised <= available always holds.
 //
@@ -21,8 +27,10 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
+#include "engine/backend.h"
 #include "engine/batch.h"
 #include "engine/fair_share.h"
 #include "engine/latency_model.h"
@@ -39,6 +47,7 @@ inline constexpr uint64_t kStepsPerOldestFirst = 8;
 
 struct SchedulerConfig {
   int32_t num_blocks = 0;
+  int32_t num_host_blocks = 0;  // 0: paused sequences are computed again
   int32_t max_num_seqs = 0;
   int32_t max_batch_tokens = 0;
   int32_t prefill_chunk_tokens = 0;
@@ -59,6 +68,7 @@ struct StepPlan {
     bool by_turn = false;        // starts ahead of a higher class that waits
   };
   std::vector<Row> rows;
+  std::vector<Row> returns;  // start with what the host has, and compute nothing yet
   int32_t num_tokens = 0;
   StepShape shape;
   bool chunk_cut = false;  // a tpot target made a prompt's chunk smaller
@@ -86,6 +96,18 @@ class Scheduler {
   void commit(const StepPlan& plan, TimeNs now_ns, Batch& batch);
   void advance(Sequence& sequence, int32_t num_tokens);
 
+  // Copies for the backend: to the host, of those paused since clear_saves(), in the order in which
+  // their blocks will be taken; and back, of those that commit() lets return. The latter go on with
+  // the copy of this number.
+  std::span<const KvCopy> saves() const { return saves_; }
+  void clear_saves() { saves_.clear(); }
+  std::span<const KvCopy> restores() const { return restores_; }
+  void expect(const StepPlan& plan, uint64_t copy);
+  // So many copies are done: who waited for one of them can go on.
+  void arrive(uint64_t copies);
+  // The copy that somebody waits for, the first one; 0: nobody waits.
+  uint64_t next_arrival() const;
+
   // Takes a sequence out, whatever its state, and gives its blocks back.
   std::unique_ptr<Sequence> remove(Sequence& sequence);
   // Gives the blocks of the youngest running sequence of the lowest class back and pauses it.
@@ -100,6 +122,7 @@ class Scheduler {
   const Queue& paused() const { return paused_; }
   const Queue& waiting() const { return waiting_; }
   const kv::BlockPool& pool() const { return pool_; }
+  const kv::BlockPool& host_pool() const { return host_pool_; }
   const FairShare& fair_share() const { return fair_share_; }
   FairShare& fair_share() { return fair_share_; }
   // Blocks that running sequences may still take.
@@ -122,7 +145,7 @@ class Scheduler {
   bool waits_for_sibling(const Sequence& sequence, const StepPlan& plan) const;
   bool passes(const Sequence& sequence, const Sequence& best, const StepPlan& plan) const;
   static bool starts_in(const StepPlan& plan, const Sequence& sequence);
-  void note_start(const Sequence& sequence, bool by_turn, double charge, StepPlan& plan) const;
+  void note_start(const Sequence& sequence, double charge, StepPlan& plan) const;
   size_t seat(const Sequence& sequence) const {
     return index_of(sequence.request_class) * fair_share_.tenants() +
            static_cast<size_t>(sequence.tenant);
@@ -132,13 +155,18 @@ class Scheduler {
   void pause(Queue::iterator sequence, TimeNs now_ns);
   Queue::iterator last_running();
   void give_back_blocks(Sequence& sequence);
+  void keep_on_host(Sequence& sequence);
+  void bring_back(Sequence& sequence);
+  void forget_on_host(Sequence& sequence);
   static std::unique_ptr<Sequence> take_out(Queue& queue, const Sequence& sequence);
   void check_running() const;
+  void check_host() const;
 
   const SchedulerConfig config_;
   const size_t max_running_;
   kv::BlockPool pool_;
   kv::PrefixCache cache_;
+  kv::BlockPool host_pool_;  // places in host memory
   FairShare fair_share_;
   Queue running_;  // in the order they started
   Queue paused_;   // by class, then ticket
@@ -149,6 +177,8 @@ class Scheduler {
   std::array<int32_t, kNumClasses> class_running_ = {};
   uint64_t pauses_ = 0;
   uint64_t commits_ = 0;
+  std::vector<KvCopy> saves_;
+  std::vector<KvCopy> restores_;
 };
 
 }  // namespace puna::engine

@@ -25,10 +25,32 @@ void Scheduler::check_running() const {
   CHECK(reserved == class_reserved_ && running == class_running_);
 }
 
+// Every place on the host belongs to one sequence, which is paused or comes back from there.
+void Scheduler::check_host() const {
+  host_pool_.check();
+  std::vector<int32_t> holders(static_cast<size_t>(host_pool_.total()));
+  for (const Queue* queue : {&running_, &paused_, &waiting_}) {
+    for (const auto& sequence : *queue) {
+      CHECK_EQ(sequence->host_table.size(),
+               static_cast<size_t>(kv::blocks_for_tokens(sequence->saved)));
+      CHECK(queue != &running_ || sequence->returning() == (sequence->saved > 0));
+      CHECK(queue == &running_ || !sequence->returning());
+      CHECK(queue != &waiting_ || sequence->saved == 0);
+      CHECK_LT(sequence->saved, sequence->known());
+      for (BlockId block : sequence->host_table) ++holders[static_cast<size_t>(block)];
+    }
+  }
+  for (BlockId block = 0; block < host_pool_.total(); ++block) {
+    CHECK_EQ(holders[static_cast<size_t>(block)], host_pool_.references(block));
+    CHECK_LE(holders[static_cast<size_t>(block)], 1);
+  }
+}
+
 void Scheduler::check() const {
   pool_.check();
   cache_.check();
   check_running();
+  check_host();
   std::vector<int32_t> references(static_cast<size_t>(pool_.total()));
   int32_t promised = 0;
   for (const auto& sequence : running_) {

@@ -16,12 +16,18 @@ namespace {
 
 constexpr double kNoTarget = std::numeric_limits<double>::infinity();
 
+// What it had is still on its way from the host.
+bool is_away(const Sequence& sequence) {
+  return sequence.returning() && !commits(PlantedBug::kEarlyReturn);
+}
+
 constexpr RequestClass class_at(size_t index) { return static_cast<RequestClass>(index); }
 
 }  // namespace
 
 void Scheduler::plan(StepPlan& plan, const StepTimes& times) const {
   plan.rows.clear();
+  plan.returns.clear();
   plan.num_tokens = 0;
   plan.shape = {};
   plan.chunk_cut = false;
@@ -39,7 +45,7 @@ void Scheduler::plan(StepPlan& plan, const StepTimes& times) const {
 
 void Scheduler::plan_decodes(StepPlan& plan) const {
   for (const auto& sequence : running_) {
-    if (sequence->left() != 1) continue;
+    if (sequence->left() != 1 || is_away(*sequence)) continue;
     plan.rows.push_back({.sequence = sequence.get(), .num_tokens = 1});
     plan.shape.add_decode(sequence->computed);
     ++plan.num_tokens;
@@ -80,7 +86,7 @@ void Scheduler::plan_prompts(double target_s, const StepTimes& times, StepPlan& 
   const bool oldest_first = commits_ % kStepsPerOldestFirst == 0;
   for (size_t rank = 0; rank < (oldest_first ? 1 : size_t{kNumClasses}); ++rank) {
     for (const auto& sequence : running_) {
-      if (sequence->left() <= 1) continue;
+      if (sequence->left() <= 1 || is_away(*sequence)) continue;
       if (!oldest_first && index_of(sequence->request_class) != rank) continue;
       plan_prompt(*sequence, sequence->computed, -1, target_s, times, plan);
     }
@@ -107,19 +113,23 @@ void Scheduler::plan_starts(double target_s, const StepTimes& times, StepPlan& p
       return;
     }
     const int32_t first_position = found.blocks * kBlockTokens;
-    if (!plan_prompt(*sequence, first_position, found.blocks, target_s, times, plan)) return;
+    const bool returns = sequence->saved > first_position;
+    if (returns) {
+      plan.returns.push_back({.sequence = sequence, .cached_blocks = found.blocks});
+    } else if (!plan_prompt(*sequence, first_position, found.blocks, target_s, times, plan)) {
+      return;
+    }
+    (returns ? plan.returns : plan.rows).back().by_turn = by_turn;
     plan.blocks_left -= cost;
     ++starting;
     const double charge = sequence->output_tokens() > 0
                               ? 0.0
                               : kPromptTokenCost * (sequence->prompt_tokens - first_position);
-    note_start(*sequence, by_turn, fair_share_.charged(sequence->tenant, charge), plan);
+    note_start(*sequence, fair_share_.charged(sequence->tenant, charge), plan);
   }
 }
 
-void Scheduler::note_start(const Sequence& sequence, bool by_turn, double charge,
-                           StepPlan& plan) const {
-  plan.rows.back().by_turn = by_turn;
+void Scheduler::note_start(const Sequence& sequence, double charge, StepPlan& plan) const {
   plan.charged[seat(sequence)] += charge;
   const size_t rank = index_of(sequence.request_class);
   ++plan.started[rank];
@@ -181,6 +191,9 @@ bool Scheduler::within_class_share(const Sequence& sequence, const StepPlan& pla
 }
 
 bool Scheduler::starts_in(const StepPlan& plan, const Sequence& sequence) {
+  for (const StepPlan::Row& row : plan.returns) {
+    if (row.sequence == &sequence) return true;
+  }
   for (auto row = plan.rows.rbegin(); row != plan.rows.rend(); ++row) {  // starts come last
     if (row->cached_blocks < 0) return false;
     if (row->sequence == &sequence) return true;
@@ -196,6 +209,9 @@ bool Scheduler::waits_for_sibling(const Sequence& sequence, const StepPlan& plan
   };
   return std::any_of(running_.begin(), running_.end(),
                      [&](const auto& other) { return is_ahead(*other, other->computed); }) ||
+         std::any_of(
+             plan.returns.begin(), plan.returns.end(),
+             [&](const auto& row) { return is_ahead(*row.sequence, row.sequence->saved); }) ||
          std::any_of(plan.rows.begin(), plan.rows.end(), [&](const StepPlan::Row& row) {
            return row.cached_blocks >= 0 &&
                   is_ahead(*row.sequence, row.cached_blocks * kBlockTokens);

@@ -23,15 +23,21 @@ std::unique_ptr<Sequence> make(int32_t prompt, int32_t max_tokens, uint64_t tick
 }
 
 struct SchedulerTest : ::testing::Test {
-  Scheduler scheduler{{.num_blocks = 16,
-                       .max_num_seqs = 4,
-                       .max_batch_tokens = 40,
-                       .prefill_chunk_tokens = 24,
-                       .max_waiting = 8}};
+  explicit SchedulerTest(int32_t num_host_blocks = 0)
+      : scheduler({.num_blocks = 16,
+                   .num_host_blocks = num_host_blocks,
+                   .max_num_seqs = 4,
+                   .max_batch_tokens = 40,
+                   .prefill_chunk_tokens = 24,
+                   .max_waiting = 8}) {}
+
+  Scheduler scheduler;
   StepPlan plan;
   Batch batch;
+  uint64_t copies = 0;
 
-  // One step in which every sampled token is 1000. Returns "ticket:tokens" of each row, in order.
+  // One step in which every sampled token is 1000. Returns "ticket:tokens" of each row, in order,
+  // and "ticket:back" of who comes back from the host.
   std::string step() {
     scheduler.grow(1);
     scheduler.plan(plan);
@@ -39,7 +45,11 @@ struct SchedulerTest : ::testing::Test {
     for (const StepPlan::Row& row : plan.rows) {
       rows += std::to_string(row.sequence->ticket) + ":" + std::to_string(row.num_tokens) + " ";
     }
+    for (const StepPlan::Row& row : plan.returns) {
+      rows += std::to_string(row.sequence->ticket) + ":back ";
+    }
     scheduler.commit(plan, 1, batch);
+    scheduler.expect(plan, copies += scheduler.restores().size());
     for (size_t i = 0; i < plan.rows.size(); ++i) {
       Sequence& sequence = *plan.rows[i].sequence;
       scheduler.advance(sequence, plan.rows[i].num_tokens);
@@ -153,6 +163,98 @@ TEST_F(SchedulerTest, APausedOneComesBackOnlyWithRoomForAllThatItHas) {
     ASSERT_NE(step(), "");
   }
   EXPECT_EQ(scheduler.pauses(), 1U) << "what it came back for was there";
+}
+
+// Two sequences of 22 tokens, of which the second was paused with 21 computed.
+struct PausedOnHostTest : SchedulerTest {
+  explicit PausedOnHostTest(int32_t num_host_blocks = 3) : SchedulerTest(num_host_blocks) {}
+  void SetUp() override {
+    scheduler.enqueue(make(20, 60, 1));          // 5 blocks
+    scheduler.enqueue(make(20, 60, 2, 0, 100));  // 5 blocks
+    step();
+    step();
+    blocks = scheduler.running()[1]->block_table;
+    scheduler.set_pool_limit(7, 1);
+    scheduler.check();
+    ASSERT_EQ(scheduler.paused().size(), 1U);
+  }
+  std::vector<kv::BlockId> blocks;
+};
+
+TEST_F(PausedOnHostTest, BlocksGoToTheHostAndOnlyThoseThatAreGoneComeBack) {
+  ASSERT_EQ(scheduler.saves().size(), 2U);
+  EXPECT_EQ(scheduler.saves()[0].block, blocks[1]) << "the last one is taken first";
+  EXPECT_EQ(scheduler.saves()[1].block, blocks[0]);
+  const kv::BlockId host_block = scheduler.saves()[0].host_block;
+  scheduler.clear_saves();
+  EXPECT_EQ(scheduler.host_pool().held(), 2);
+  EXPECT_EQ(step(), "1:1 ");
+  scheduler.set_pool_limit(16, 1);
+  EXPECT_EQ(step(), "1:1 2:back ");
+  ASSERT_EQ(scheduler.restores().size(), 1U) << "its first block was still cached";
+  EXPECT_EQ(scheduler.restores()[0].host_block, host_block);
+  EXPECT_EQ(scheduler.restores()[0].block, scheduler.running()[1]->block_table[1]);
+  EXPECT_EQ(scheduler.next_arrival(), 1U);
+  EXPECT_EQ(step(), "1:1 ") << "it is not there yet";
+  scheduler.arrive(1);
+  EXPECT_EQ(scheduler.next_arrival(), 0U);
+  EXPECT_EQ(scheduler.host_pool().held(), 0);
+  EXPECT_EQ(step(), "1:1 2:1 ") << "nothing is computed again";
+}
+
+TEST_F(PausedOnHostTest, WhoIsPausedOnTheWayBackIsStillOnTheHost) {
+  scheduler.clear_saves();
+  scheduler.set_pool_limit(16, 1);
+  EXPECT_EQ(step(), "1:1 2:back ");
+  scheduler.set_pool_limit(7, 1);
+  EXPECT_TRUE(scheduler.saves().empty());
+  EXPECT_EQ(scheduler.host_pool().held(), 2);
+  scheduler.set_pool_limit(16, 1);
+  EXPECT_EQ(step(), "1:1 2:back ");
+  scheduler.arrive(copies);
+  EXPECT_EQ(step(), "1:1 2:1 ");
+}
+
+TEST_F(PausedOnHostTest, WhatThePrefixCacheHasIsNotCopiedBack) {
+  scheduler.remove(*scheduler.paused()[0]);
+  scheduler.remove(*scheduler.running()[0]);
+  scheduler.set_pool_limit(16, 1);
+  scheduler.clear_saves();
+  scheduler.enqueue(make(16, 20, 3, 0, 200));
+  EXPECT_EQ(step(), "3:16 ");
+  scheduler.pause_last(1);
+  EXPECT_EQ(scheduler.saves().size(), 1U);
+  EXPECT_EQ(step(), "3:1 ");
+  EXPECT_TRUE(scheduler.restores().empty());
+  EXPECT_EQ(scheduler.host_pool().held(), 0);
+}
+
+TEST_F(PausedOnHostTest, RemoveGivesBackThePlacesOnTheHost) {
+  scheduler.clear_saves();
+  EXPECT_EQ(scheduler.remove(*scheduler.paused()[0])->ticket, 2U);
+  scheduler.check();
+  EXPECT_EQ(scheduler.host_pool().held(), 0);
+}
+
+TEST_F(PausedOnHostTest, RemoveOnTheWayBackGivesBackBoth) {
+  scheduler.clear_saves();
+  scheduler.set_pool_limit(16, 1);
+  EXPECT_EQ(step(), "1:1 2:back ");
+  EXPECT_EQ(scheduler.remove(*scheduler.running()[1])->ticket, 2U);
+  scheduler.check();
+  EXPECT_EQ(scheduler.host_pool().held(), 0);
+  EXPECT_EQ(scheduler.pool().held(), 2);
+}
+
+struct FullHostTest : PausedOnHostTest {
+  FullHostTest() : PausedOnHostTest(1) {}
+};
+
+TEST_F(FullHostTest, WhatHasNoRoomOnTheHostIsComputedAgain) {
+  EXPECT_TRUE(scheduler.saves().empty()) << "two blocks, and one place";
+  EXPECT_EQ(scheduler.host_pool().held(), 0);
+  scheduler.set_pool_limit(16, 1);
+  EXPECT_EQ(step(), "1:1 2:6 ");
 }
 
 TEST_F(SchedulerTest, RemoveGivesBackWhateverTheState) {

@@ -37,6 +37,11 @@ struct Sequence {
   std::shared_ptr<RequestChannel> channel;
 
   std::vector<kv::BlockId> block_table;
+  // While it is paused, and until what it had is back: the places in host memory of the keys and
+  // values of positions [0, saved), as block_table. Empty where they are computed again.
+  std::vector<kv::BlockId> host_table;
+  int32_t saved = 0;
+  uint64_t arrives_with = 0;  // the backend's copy that brings the last of them back; 0: none does
   // For prompt + max_tokens, or + the class's default when the client gave none: then it grows, up
   // to block_table's capacity. block_table never grows beyond it. Of a paused one: at least for all
   // that it has and the next token.
@@ -55,6 +60,8 @@ struct Sequence {
   bool outgrows() const {
     return left() == 1 && kv::blocks_for_tokens(computed + 1) > reserved_blocks;
   }
+  // Holds a slot and blocks, and is in no step before they are what they were.
+  bool returning() const { return arrives_with != 0; }
   int32_t output_tokens() const { return known() - prompt_tokens; }
   // Blocks of the prompt that a prefix-cache hit can give: all full ones, but not the one of the
   // last token, as its logits are needed. Positions that this covers: times kBlockTokens.

@@ -97,8 +97,9 @@ std::unique_ptr<Sequence> make_sequence(Request request, const EngineConfig& con
                              ? stop.max_tokens
                              : std::min(stop.max_tokens, policy.default_output_tokens);
   sequence->reserved_blocks = kv::blocks_for_tokens(int64_t{sequence->prompt_tokens} + output);
-  sequence->block_table.reserve(
-      static_cast<size_t>(kv::blocks_for_tokens(static_cast<int64_t>(longest))));
+  const auto blocks = static_cast<size_t>(kv::blocks_for_tokens(static_cast<int64_t>(longest)));
+  sequence->block_table.reserve(blocks);
+  if (limits.num_host_blocks > 0) sequence->host_table.reserve(blocks);
 
   sequence->stop_tokens = stop.stop_token_ids;
   if (!stop.ignore_eos) {

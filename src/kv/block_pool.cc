@@ -7,7 +7,7 @@ namespace puna::kv {
 
 BlockPool::BlockPool(int32_t num_blocks, int32_t num_owners)
     : blocks_(static_cast<size_t>(num_blocks)), lists_(static_cast<size_t>(num_owners)) {
-  CHECK_GT(num_blocks, 0);
+  CHECK_GE(num_blocks, 0);
   free_.reserve(blocks_.size());
   withheld_.reserve(blocks_.size());
   for (BlockId block = num_blocks - 1; block >= 0; --block) free_.push_back(block);

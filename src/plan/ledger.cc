@@ -29,6 +29,8 @@ uint64_t kv_used(uint64_t pool, const MemoryPlan& plan, const LiveUse& use) {
 Ledger::Bytes used_bytes(const MemoryPlan& plan, const LiveUse& use) {
   Ledger::Bytes bytes = plan.bytes;
   bytes[index_of(Owner::kKvPool)] = kv_used(plan.of(Owner::kKvPool), plan, use);
+  bytes[index_of(Owner::kHostKv)] = static_cast<uint64_t>(
+      std::llround(use.host_kv_usage * static_cast<double>(plan.of(Owner::kHostKv))));
   bytes[index_of(Owner::kRequests)] = static_cast<uint64_t>(use.request_bytes);
   bytes[index_of(Owner::kBodies)] = static_cast<uint64_t>(use.body_bytes);
   if (plan.host.max_connections > 0) {

@@ -23,7 +23,8 @@
 namespace puna::plan {
 
 struct LiveUse {
-  double kv_usage = 0;  // of the pool's blocks, held by sequences
+  double kv_usage = 0;       // of the pool's blocks, held by sequences
+  double host_kv_usage = 0;  // of the places for blocks of paused requests
   int64_t requests_running = 0;
   int64_t requests_waiting = 0;
   int64_t tokens_waiting = 0;

@@ -89,6 +89,7 @@ MemoryPlan fixed_part(const BackendCost& cost, const PlanRequest& request, const
   plan.of(Owner::kSampling) = bytes.sampling;
   plan.of(Owner::kRuntime) = request.runtime_bytes;
   if (request.on_device) return plan;
+  plan.of(Owner::kHostKv) = request.host_kv_bytes;
   plan.loading = bytes.loading;
   plan.host = host_limits({.server = request.server,
                            .max_queued_requests = request.max_queued_requests,
@@ -137,20 +138,25 @@ std::string budget_text(const MemoryPlan& plan) {
 
 Error does_not_fit(const PlanRequest& request, const MemoryPlan& plan, uint64_t kv_minimum) {
   const uint64_t need = std::max(plan.fixed() + kv_minimum, while_loading(plan));
+  const uint64_t host_kv = plan.of(Owner::kHostKv);
   const std::string advice =
-      plan.on_device      ? std::string("choose a larger --device or a smaller --model")
+      host_kv > 0 && need - host_kv <= plan.budget
+          ? fmt::format("lower --host-kv-memory to {}MiB", (plan.budget - need + host_kv) >> 20)
+      : plan.on_device    ? std::string("choose a larger --device or a smaller --model")
       : plan.budget_given ? fmt::format("raise --memory-budget to at least {}MiB", (need >> 20) + 1)
                           : std::string("free memory or choose a smaller --model");
   return Error(ErrorCode::kResourceExhausted,
                "{} needs {} (weights {}, activations {}, sampling {}, requests, bodies and "
-               "connections {}, runtime {}, KV pool at least {}), but {}: {}",
+               "connections {}, runtime {}, KV pool at least {}{}), but {}: {}",
                request.model, format_bytes(need),
                format_bytes(plan.of(Owner::kWeightsMapped) + plan.of(Owner::kWeightsPacked)),
                format_bytes(plan.of(Owner::kActivations)), format_bytes(plan.of(Owner::kSampling)),
                format_bytes(host_bytes(plan)),
                format_bytes(plan.of(Owner::kTokenizer) + plan.of(Owner::kThreads) +
                             plan.of(Owner::kRuntime)),
-               format_bytes(kv_minimum), budget_text(plan), advice);
+               format_bytes(kv_minimum),
+               host_kv > 0 ? fmt::format(", host KV {}", format_bytes(host_kv)) : "",
+               budget_text(plan), advice);
 }
 
 // One search for a plan that fits.

@@ -55,6 +55,7 @@ struct PlanRequest {
   // Measured when the plan is made.
   uint64_t tokenizer_bytes = 0;
   uint64_t runtime_bytes = 0;
+  uint64_t host_kv_bytes = 0;  // for a GPU's paused requests (host_kv.h)
 };
 
 // Bytes of a backend under a configuration: cpu_backend_bytes of one checkpoint, or a test's own.

@@ -22,6 +22,7 @@ constexpr std::array<OwnerText, kNumOwners> kOwners = {{
     {"weights_packed", "weights, packed", "copies in the kernels' layout"},
     {"kv_pool", "KV pool", ""},
     {"kv_index", "KV index", "block tables, prefix cache"},
+    {"host_kv", "host KV", ""},
     {"activations", "activations", ""},
     {"sampling", "sampling", ""},
     {"requests", "requests", "prompts and answers, waiting or running"},
@@ -39,6 +40,9 @@ std::string note_of(const MemoryPlan& plan, Owner owner) {
       return fmt::format("{}: {} tokens in {} blocks, context {}", kv_type_name(plan.kv_type),
                          int64_t{plan.num_blocks} * kv::kBlockTokens, plan.num_blocks,
                          plan.max_model_len);
+    case Owner::kHostKv:
+      return fmt::format("{} tokens of paused requests, pinned",
+                         int64_t{plan.num_host_blocks} * kv::kBlockTokens);
     case Owner::kActivations:
       return fmt::format("of a step of {} tokens", plan.max_batch_tokens);
     case Owner::kSampling:

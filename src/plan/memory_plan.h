@@ -22,6 +22,7 @@ enum class Owner : uint8_t {
   kWeightsPacked,  // copies in the kernels' layout
   kKvPool,
   kKvIndex,      // who holds which block; the prefix cache's tokens and hashes
+  kHostKv,       // blocks of paused requests, where a GPU has the pool
   kActivations,  // of the largest legal step
   kSampling,
   kRequests,     // prompts and answers of requests that wait, run, or are being read
@@ -31,7 +32,7 @@ enum class Owner : uint8_t {
   kThreads,      // resident stacks
   kRuntime,      // heap, the libraries' data; of a GPU: context, graphs
 };
-inline constexpr size_t kNumOwners = 12;
+inline constexpr size_t kNumOwners = 13;
 inline constexpr size_t index_of(Owner owner) { return static_cast<size_t>(owner); }
 // "kv_pool": the label in metrics and JSON.
 std::string_view owner_name(Owner owner);
@@ -46,6 +47,7 @@ struct MemoryPlan {
   uint64_t program = 0;
 
   int32_t num_blocks = 0;
+  int32_t num_host_blocks = 0;
   int32_t max_model_len = 0;
   int32_t max_num_seqs = 0;
   int32_t max_batch_tokens = 0;

@@ -16,6 +16,7 @@
 #include "plan/byte_size.h"
 #include "plan/capacity.h"
 #include "plan/gpu_model.h"
+#include "plan/host_kv.h"
 #include "plan/known_devices.h"
 #include "plan/ledger.h"
 #include "plan/memory_model.h"
@@ -431,6 +432,48 @@ TEST(Shapes, AGpuHasLargerStepsUnlessFlagsSayOtherwise) {
   EXPECT_EQ(step(0, 777, 80), std::pair(kGpuNumSeqs, 777));
   EXPECT_EQ(step(0, 100, 80), std::pair(100, 100));
   EXPECT_LT(step(0, 0, 20).first, kGpuNumSeqs);  // as many as can work with what is left
+}
+
+TEST(HostKv, ADefaultASizeAShareOrNone) {
+  EXPECT_EQ(*host_kv_bytes("", 60 * kGiB, 64 * kGiB), kDefaultHostKvBytes);
+  EXPECT_EQ(*host_kv_bytes("", 4 * kGiB, 64 * kGiB), kGiB);
+  EXPECT_EQ(*host_kv_bytes("0", 60 * kGiB, 64 * kGiB), 0U);
+  EXPECT_EQ(*host_kv_bytes("512MiB", 60 * kGiB, 64 * kGiB), 512 * kMiB);
+  EXPECT_EQ(*host_kv_bytes("25%", 60 * kGiB, 64 * kGiB), 16 * kGiB);
+  const auto too_much = host_kv_bytes("61GiB", 60 * kGiB, 64 * kGiB);
+  ASSERT_FALSE(too_much.ok());
+  EXPECT_EQ(too_much.error().code(), ErrorCode::kResourceExhausted);
+  EXPECT_THAT(too_much.error().message(), HasSubstr("--host-kv-memory 61GiB"));
+  EXPECT_THAT(too_much.error().message(), HasSubstr("60.0 GiB"));
+  for (const char* text : {"lots", "-1GiB", "0%", "101%"}) {
+    const auto wrong = host_kv_bytes(text, 60 * kGiB, 64 * kGiB);
+    ASSERT_FALSE(wrong.ok()) << text;
+    EXPECT_THAT(wrong.error().message(), HasSubstr("--host-kv-memory"));
+  }
+}
+
+TEST(HostKv, IsPlannedLikeAllElse) {
+  PlanRequest asked = open_request();
+  asked.host_kv_bytes = 200 * kMiB;
+  asked.budget_bytes = 600 * kMiB;
+  const auto plan = plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB});
+  ASSERT_TRUE(plan.ok()) << plan.error().message();
+  EXPECT_EQ(plan->of(Owner::kHostKv), 200 * kMiB);
+  EXPECT_LE(plan->total(), asked.budget_bytes);
+  EXPECT_THAT(plan->table(), HasSubstr("host KV"));
+  const Ledger ledger(*plan);
+  EXPECT_EQ(ledger.used({.host_kv_usage = 0.25})[index_of(Owner::kHostKv)], 50 * kMiB);
+
+  // Where it is too much, the message says what would do.
+  asked.budget_bytes = 300 * kMiB;
+  const auto refused = plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB});
+  ASSERT_FALSE(refused.ok());
+  const std::string& message = refused.error().message();
+  EXPECT_THAT(message, HasSubstr("host KV 200.0 MiB"));
+  const std::string lead = "lower --host-kv-memory to ";
+  ASSERT_THAT(message, HasSubstr(lead));
+  asked.host_kv_bytes = *parse_budget(message.substr(message.rfind(lead) + lead.size()), 0);
+  EXPECT_TRUE(plan_memory(small_model, kContext, asked, {64 * kGiB, 60 * kGiB}).ok());
 }
 
 TEST(LedgerTest, PlannedAndUsedByOwner) {

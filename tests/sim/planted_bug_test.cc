@@ -63,5 +63,23 @@ TEST(PlantedBug, TokenAfterEnd) {
               "an event after the last one");
 }
 
+// What a paused sequence had is not there when it comes back, or is not its own.
+TEST(PlantedBug, LostSave) {
+  EXPECT_DEATH(search(PlantedBug::kLostSave, 2, kSeeds), "read\\.(token|position).*repeat with");
+}
+
+TEST(PlantedBug, MixedUpRestore) {
+  EXPECT_DEATH(search(PlantedBug::kMixedUpRestore, 2, kSeeds),
+               "read\\.(token|position).*repeat with");
+}
+
+TEST(PlantedBug, EarlyReturn) {
+  EXPECT_DEATH(search(PlantedBug::kEarlyReturn, 8, kSeeds), "arrives_with_.*repeat with");
+}
+
+TEST(PlantedBug, LeakedHostBlock) {
+  EXPECT_DEATH(search(PlantedBug::kLeakedHostBlock, 8, kSeeds), "host_pool_.*repeat with");
+}
+
 }  // namespace
 }  // namespace puna::sim

@@ -45,6 +45,10 @@ void Scenario::make_backend(bool wide) {
   backend.step_ns = dice.between(1, 5) * kNsPerMs;
   backend.decode_row_ns = static_cast<TimeNs>(dice.pick(200'000));
   backend.prefill_token_ns = 1 + static_cast<TimeNs>(dice.pick(50'000));
+  if (!dice.chance(3)) {  // else paused ones are computed again
+    backend.limits.num_host_blocks = dice.between(1, backend.limits.num_blocks);
+    backend.block_copy_ns = 1 + static_cast<TimeNs>(dice.pick(1'000'000));
+  }
   decode_step_ns = backend.step_ns + backend.limits.max_num_seqs * backend.decode_row_ns;
 }
 

@@ -26,7 +26,9 @@ TEST_P(Shard, EverySeedKeepsThePromises) {
   std::printf(
       "%llu seeds, %llu steps: %llu answers, %llu cancelled, %llu late, %llu stopped, %llu "
       "refused, "
-      "%llu impossible, %llu preemptions, %llu cached tokens, %llu solo runs\n",
+      "%llu impossible, %llu preemptions, %llu cached tokens, %llu blocks to the host and %llu "
+      "back, "
+      "%llu solo runs\n",
       static_cast<unsigned long long>(run), static_cast<unsigned long long>(total.steps),
       static_cast<unsigned long long>(total.answers),
       static_cast<unsigned long long>(total.cancelled), static_cast<unsigned long long>(total.late),
@@ -35,6 +37,8 @@ TEST_P(Shard, EverySeedKeepsThePromises) {
       static_cast<unsigned long long>(total.impossible),
       static_cast<unsigned long long>(total.preemptions),
       static_cast<unsigned long long>(total.cached_tokens),
+      static_cast<unsigned long long>(total.saved_blocks),
+      static_cast<unsigned long long>(total.restored_blocks),
       static_cast<unsigned long long>(total.solo_runs));
   if (run < 50) return;
   // The chaos reaches everything, or the suite proves less than it says.
@@ -47,6 +51,8 @@ TEST_P(Shard, EverySeedKeepsThePromises) {
   EXPECT_GT(total.impossible, run / 8);
   EXPECT_GT(total.preemptions, run);
   EXPECT_GT(total.cached_tokens, 10 * run);
+  EXPECT_GT(total.saved_blocks, run);
+  EXPECT_GT(total.restored_blocks, run / 2);
 }
 
 INSTANTIATE_TEST_SUITE_P(SimTest, Shard, ::testing::Range(uint64_t{0}, kShards));

@@ -41,6 +41,8 @@ void Events::add(const Events& other) {
   impossible += other.impossible;
   preemptions += other.preemptions;
   cached_tokens += other.cached_tokens;
+  saved_blocks += other.saved_blocks;
+  restored_blocks += other.restored_blocks;
   solo_runs += other.solo_runs;
 }
 
@@ -419,7 +421,10 @@ void Simulation::check_counters() {
   uint64_t tokens = 0;
   for (const Client& client : clients_) tokens += client.tokens.size();
   if (tokens != stats.generation_tokens.value()) problem("tokens were lost on the way");
+  if (!stopped_ && stats.host_kv_usage.value() != 0) problem("host blocks are held for nobody");
   events_.preemptions += stats.preemptions.value();
+  events_.saved_blocks += stats.kv_blocks_swapped_out.value();
+  events_.restored_blocks += stats.kv_blocks_swapped_in.value();
 }
 
 void Simulation::problem(const std::string& text) {

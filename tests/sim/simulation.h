@@ -31,6 +31,8 @@ struct Events {
   uint64_t impossible = 0;
   uint64_t preemptions = 0;
   uint64_t cached_tokens = 0;
+  uint64_t saved_blocks = 0;  // to the host
+  uint64_t restored_blocks = 0;
   uint64_t solo_runs = 0;
 
   void add(const Events& other);

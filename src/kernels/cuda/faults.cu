@@ -28,6 +28,10 @@ int launch_refused(Stream stream) {
   return cudaGetLastError();
 }
 
+int copy_refused(Stream stream) {
+  return cudaMemcpyAsync(nullptr, nullptr, 1, cudaMemcpyDeviceToHost, stream);
+}
+
 void launch_trap(Stream stream) { launch(trap_kernel, 1, 1, 0, stream); }
 
 void launch_stall(int64_t nanoseconds, Stream stream) {

@@ -10,6 +10,8 @@ namespace puna::kernels::cuda {
 
 // A launch that the driver refuses at once: more threads than a block may have. A cudaError_t.
 int launch_refused(Stream stream);
+// The same of a copy: to nowhere.
+int copy_refused(Stream stream);
 // A kernel that dies. The process loses its context, as when a GPU falls off the bus: every later
 // call fails.
 void launch_trap(Stream stream);
