@@ -8,96 +8,12 @@
 #include <numeric>
 #include <random>
 
-#include "engine/solo_run.h"
+#include "engine/engine_fixture.h"
 
 namespace puna::engine {
 namespace {
 
 using ::testing::HasSubstr;
-
-struct CountingWaker final : Waker {
-  void wake() noexcept override { ++count; }
-  int count = 0;
-};
-
-struct Answer {
-  std::vector<TokenId> tokens;
-  std::vector<float> logprobs;
-  std::vector<std::vector<TokenLogprob>> top;
-  FinishReason finish = FinishReason::kNone;
-  bool is_stop_token = false;
-
-  void read(RequestChannel& channel) {
-    while (const TokenEvent* event = channel.next()) {
-      EXPECT_EQ(finish, FinishReason::kNone) << "an event after the last one";
-      finish = event->finish;
-      is_stop_token = event->is_stop_token;
-      if (event->token < 0) continue;
-      tokens.push_back(event->token);
-      logprobs.push_back(event->logprob);
-      top.emplace_back(channel.top_of_last(), channel.top_of_last() + event->num_top);
-    }
-  }
-};
-
-NullBackendConfig backend_config() {
-  return {.limits = {.num_blocks = 128,
-                     .max_num_seqs = 8,
-                     .max_batch_tokens = 64,
-                     .max_model_len = 512,
-                     .vocab_size = kTinyVocab}};
-}
-
-struct EngineTest : ::testing::Test {
-  model::Tokenizer tokenizer = tiny_tokenizer();
-  VirtualClock clock;
-  NullBackend backend{backend_config(), &clock};
-  EngineConfig config{.max_queued_requests = 16,
-                      .max_queued_tokens = 2000,
-                      .prefill_chunk_tokens = 32,
-                      .model_digest = 5};
-  CountingWaker waker;
-
-  static Request request(int32_t prompt, int32_t max_tokens, uint64_t seed = 1) {
-    Request made;
-    made.prompt.resize(static_cast<size_t>(prompt));
-    std::mt19937_64 random(seed);
-    for (TokenId& id : made.prompt) id = static_cast<TokenId>(random() % 256);
-    made.sampling.seed = seed;
-    made.stop.max_tokens = max_tokens;
-    made.stop.ignore_eos = true;
-    return made;
-  }
-  ChannelPtr submit(Engine& engine, const Request& made) {
-    auto submission = engine.submit({made}, &waker);
-    CHECK(submission.ok() && submission->channels.size() == 1);
-    return submission->channels[0];
-  }
-  void run(Engine& engine) {
-    while (engine.step()) engine.check_invariants();
-  }
-  Answer answer(Engine& engine, const Request& made) {
-    const ChannelPtr channel = submit(engine, made);
-    run(engine);
-    Answer read;
-    read.read(*channel);
-    return read;
-  }
-  void expect_solo(const Answer& read, const Request& made) {
-    const SoloAnswer solo = solo_run(made, tokenizer, kTinyVocab);
-    EXPECT_EQ(read.tokens, solo.tokens);
-    EXPECT_EQ(read.logprobs, solo.logprobs);
-    EXPECT_EQ(read.finish, solo.finish);
-    ASSERT_EQ(read.top.size(), solo.top.size());
-    for (size_t i = 0; i < read.top.size(); ++i) {
-      ASSERT_EQ(read.top[i].size(), solo.top[i].size());
-      for (size_t j = 0; j < read.top[i].size(); ++j) {
-        EXPECT_EQ(read.top[i][j].token, solo.top[i][j].token);
-        EXPECT_EQ(read.top[i][j].logprob, solo.top[i][j].logprob);
-      }
-    }
-  }
-};
 
 // The first step of a burst starts what fits into it; its rate says nothing of those that come
 // after.
@@ -360,92 +276,6 @@ TEST_F(EngineTest, AnswersThatOutgrowThePoolTakeTurnsAndAllFinish) {
     expect_solo(read, requests[i]);
   }
   EXPECT_GT(engine.stats().preemptions.value(), 0U);
-}
-
-// A pause with a place on the host: nothing is computed twice.
-TEST_F(EngineTest, APausedRequestsBlocksGoToTheHostAndBack) {
-  NullBackendConfig with_host = backend_config();
-  with_host.limits.num_host_blocks = 20;
-  with_host.block_copy_ns = kNsPerMs;
-  NullBackend host_backend(with_host, &clock);
-  Engine engine(config, host_backend, tokenizer, clock);
-  const Request made = request(200, 40);
-  const ChannelPtr channel = submit(engine, made);
-  for (int i = 0; i < 12; ++i) engine.step();
-  engine.set_pool_limit(0);
-  EXPECT_FALSE(engine.step());
-  engine.check_invariants();
-  EXPECT_EQ(engine.stats().kv_blocks_swapped_out.value(), 13U);
-  EXPECT_EQ(engine.stats().host_kv_usage.value(), 13.0 / 20);
-  EXPECT_EQ(engine.stats().kv_cache_usage.value(), 0.0);
-  clock.advance(100 * kNsPerMs);
-  const TimeNs before_ns = clock.now_ns();
-  engine.set_pool_limit(128);
-  EXPECT_TRUE(engine.step());
-  EXPECT_EQ(clock.now_ns() - before_ns, 13 * kNsPerMs) << "waits for the copies and no longer";
-  run(engine);
-  Answer read;
-  read.read(*channel);
-  expect_solo(read, made);
-  EXPECT_EQ(engine.stats().kv_blocks_swapped_in.value(), 13U);
-  EXPECT_EQ(engine.stats().host_kv_usage.value(), 0.0);
-  EXPECT_EQ(engine.stats().iteration_tokens.sum(), 200.0 + 39.0);
-}
-
-TEST_F(EngineTest, StreamsKeepTheirPaceWhileBlocksAreCopied) {
-  NullBackendConfig with_host = backend_config();
-  with_host.limits.num_host_blocks = 64;
-  with_host.block_copy_ns = 10 * kNsPerMs;
-  NullBackend host_backend(with_host, &clock);
-  Engine engine(config, host_backend, tokenizer, clock);
-  const Request stays = request(20, 100, 1);
-  const ChannelPtr stream = submit(engine, stays);
-  const ChannelPtr paused = submit(engine, request(300, 60, 2));
-  for (int i = 0; i < 20; ++i) engine.step();
-  engine.set_pool_limit(8);  // what the first one reserved
-  for (int i = 0; engine.stats().kv_blocks_swapped_in.value() == 0 || i < 50; ++i) {
-    if (i == 10) engine.set_pool_limit(128);
-    const TimeNs before_ns = clock.now_ns();
-    ASSERT_TRUE(engine.step());
-    engine.check_invariants();
-    EXPECT_EQ(clock.now_ns() - before_ns, with_host.step_ns + with_host.decode_row_ns) << i;
-  }
-  EXPECT_EQ(paused->facts().preemptions, 1);
-  EXPECT_EQ(engine.stats().requests_running.value(), 2.0) << "it holds its blocks already";
-  run(engine);
-  Answer read;
-  read.read(*stream);
-  expect_solo(read, stays);
-}
-
-TEST_F(EngineTest, WhoEndsWhilePausedLeavesTheHostToo) {
-  NullBackendConfig with_host = backend_config();
-  with_host.limits.num_host_blocks = 64;
-  with_host.block_copy_ns = 10 * kNsPerMs;
-  NullBackend host_backend(with_host, &clock);
-  Engine engine(config, host_backend, tokenizer, clock);
-  Request late = request(100, 60, 1);
-  late.deadline_ns = clock.now_ns() + kNsPerSecond;
-  const ChannelPtr expires = submit(engine, late);
-  const ChannelPtr leaves = submit(engine, request(100, 60, 2));
-  const ChannelPtr returns = submit(engine, request(100, 60, 3));
-  for (int i = 0; i < 20; ++i) engine.step();
-  engine.set_pool_limit(0);
-  engine.step();
-  EXPECT_EQ(engine.stats().host_kv_usage.value(), 24.0 / 64);
-  engine.cancel(*leaves);
-  clock.advance(kNsPerSecond);
-  engine.step();
-  engine.check_invariants();
-  EXPECT_EQ(engine.stats().finished_cancelled.value(), 1U);
-  EXPECT_EQ(engine.stats().finished_deadline.value(), 1U);
-  EXPECT_EQ(engine.stats().host_kv_usage.value(), 8.0 / 64);
-  engine.set_pool_limit(128);
-  EXPECT_FALSE(engine.drain(0)) << "it still has something to say";
-  run(engine);
-  EXPECT_TRUE(engine.drain(0));
-  EXPECT_EQ(engine.stats().finished_length.value(), 1U);
-  EXPECT_EQ(engine.stats().host_kv_usage.value(), 0.0);
 }
 
 TEST_F(EngineTest, SaltsDoNotShare) {

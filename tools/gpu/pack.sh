@@ -18,7 +18,7 @@ mkdir -p "$folder/lib" "$folder/tests"
 cp build/dev-cuda/gpu/* build/dev-cuda/bin/puna "$folder"
 cp -r tests/golden "$folder/tests/"
 cp tools/gpu/run.sh tools/gpu/faults.sh "$folder"
-cp -r bench/peers "$folder/"
+cp -r bench/peers bench/serve "$folder/"
 # Libraries that another distribution may have in another version; not the C and C++ ones, which newer ones extend.
 for program in build/dev-cuda/gpu/* build/dev-cuda/bin/puna; do
   ldd "$program" | awk '$3 ~ /lib(fmt|boost|spdlog)/ {print $3}'
