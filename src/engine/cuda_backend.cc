@@ -194,7 +194,10 @@ CudaStep CudaStepRunner::step_of(const CudaStepLayout& layout) const {
           .tiles = reinterpret_cast<const cuda::QueryTile*>(words + layout.tiles()),
           .num_tiles = layout.num_tiles(),
           .logit_rows = words + layout.logit_row_index(),
-          .num_logits = layout.logit_rows()};
+          .num_logits = layout.logit_rows(),
+          .last_items = reinterpret_cast<const cuda::DecodeItem*>(words + layout.last_items()),
+          .num_last_items = words + 1,
+          .last_positions = words + layout.last_positions()};
 }
 
 void CudaStepRunner::enqueue(const CudaStepLayout& layout) {

@@ -78,11 +78,12 @@ CudaLlamaBytes CudaLlama::bytes(const ModelSpec& spec, const CudaLlamaLimits& li
           (2 * floats(hidden) + halves(qkv_size(spec) * hidden) + halves(hidden * spec.q_size()) +
            halves(2 * inner * hidden) + halves(hidden * inner));
   bytes.kv = static_cast<uint64_t>(spec.num_layers) * halves(kv_elements(spec, limits.num_blocks));
-  bytes.activations =
-      floats(rows * hidden) + halves(rows * hidden) + halves(rows * qkv_size(spec)) +
-      2 * halves(rows * spec.q_size()) + halves(rows * 2 * inner) + halves(rows * inner) +
-      floats(rows * hidden * most_pieces(spec)) + halves(logit_rows * hidden) +
-      floats(logit_rows * spec.vocab_size) + floats(int64_t{limits.max_positions} * spec.head_dim);
+  bytes.activations = floats(rows * hidden) + halves(rows * hidden) +
+                      halves(rows * qkv_size(spec)) + 2 * halves(rows * spec.q_size()) +
+                      halves(rows * 2 * inner) + halves(rows * inner) +
+                      floats(rows * hidden * most_pieces(spec)) + halves(logit_rows * hidden) +
+                      floats(logit_rows * hidden) + floats(logit_rows * spec.vocab_size) +
+                      floats(int64_t{limits.max_positions} * spec.head_dim);
   const int32_t chunks = cuda::chunks_of_positions(limits.max_positions);
   bytes.attention =
       floats(cuda::partial_floats(attention_shape(spec), limits.max_logit_rows, chunks));
@@ -123,6 +124,7 @@ void CudaLlama::lay_out() {
   work_.gate_up = arena_.take<BFloat16>(rows * 2 * inner);
   work_.ffn = arena_.take<BFloat16>(rows * inner);
   work_.pieces = arena_.take<float>(rows * hidden * most_pieces(spec_));
+  work_.last_residual = arena_.take<float>(logit_rows * hidden);
   work_.logits_in = arena_.take<BFloat16>(logit_rows * hidden);
   work_.logits = arena_.take<float>(logit_rows * spec_.vocab_size);
   work_.rotations = arena_.take<float>(int64_t{limits_.max_positions} * spec_.head_dim);
@@ -256,9 +258,9 @@ Result<std::unique_ptr<CudaLlama>> CudaLlama::create(const ModelSpec& spec,
   return llama;
 }
 
-void CudaLlama::norm(int32_t rows, const int32_t* row_index, int32_t parts, const float* weight,
-                     BFloat16* out, cuda::Stream stream) const {
-  cuda::add_norm({.residual = work_.residual,
+void CudaLlama::norm(float* residual, int32_t rows, const int32_t* row_index, int32_t parts,
+                     const float* weight, BFloat16* out, cuda::Stream stream) const {
+  cuda::add_norm({.residual = residual,
                   .pieces = work_.pieces,
                   .piece_stride = piece_stride(),
                   .parts = parts,
@@ -271,31 +273,40 @@ void CudaLlama::norm(int32_t rows, const int32_t* row_index, int32_t parts, cons
                  stream);
 }
 
+// Where all rows decode, attention rotates and stores.
+void CudaLlama::project(const CudaStep& step, const Layer& layer, cuda::Stream stream) const {
+  qkv_gemm_->run(work_.normed, layer.qkv, work_.qkv, step.rows, stream);
+  if (step.num_tiles == 0) return;
+  cuda::rotate_and_store({.qkv = work_.qkv,
+                          .positions = step.positions,
+                          .cells = step.cells,
+                          .rotations = work_.rotations,
+                          .queries = work_.queries,
+                          .kv = layer.kv,
+                          .rows = step.rows,
+                          .num_heads = spec_.num_heads,
+                          .num_kv_heads = spec_.num_kv_heads,
+                          .head_dim = spec_.head_dim},
+                         stream);
+}
+
+cuda::AttentionArgs CudaLlama::attention_args(const CudaStep& step, const Layer& layer,
+                                              const BFloat16* queries) const {
+  return {.shape = attention_shape(spec_),
+          .queries = queries,
+          .kv = layer.kv,
+          .block_tables = step.block_tables,
+          .out = work_.attended,
+          .scale = 1.0F / std::sqrt(static_cast<float>(spec_.head_dim))};
+}
+
 void CudaLlama::attend(const CudaStep& step, const Layer& layer, cuda::Stream stream) const {
-  // Where all rows decode, attention rotates and stores.
-  cuda::UnrotatedRows unrotated;
-  if (step.num_tiles == 0) {
-    unrotated = {.qkv = work_.qkv, .rotations = work_.rotations, .kv = layer.kv};
-  } else {
-    cuda::rotate_and_store({.qkv = work_.qkv,
-                            .positions = step.positions,
-                            .cells = step.cells,
-                            .rotations = work_.rotations,
-                            .queries = work_.queries,
-                            .kv = layer.kv,
-                            .rows = step.rows,
-                            .num_heads = spec_.num_heads,
-                            .num_kv_heads = spec_.num_kv_heads,
-                            .head_dim = spec_.head_dim},
-                           stream);
-  }
-  const cuda::AttentionArgs args = {.shape = attention_shape(spec_),
-                                    .queries = work_.queries,
-                                    .kv = layer.kv,
-                                    .block_tables = step.block_tables,
-                                    .out = work_.attended,
-                                    .scale = 1.0F / std::sqrt(static_cast<float>(spec_.head_dim))};
+  const cuda::AttentionArgs args = attention_args(step, layer, work_.queries);
   if (step.num_decode_rows > 0) {
+    cuda::UnrotatedRows unrotated;
+    if (step.num_tiles == 0) {
+      unrotated = {.qkv = work_.qkv, .rotations = work_.rotations, .kv = layer.kv};
+    }
     const cuda::DecodeRows rows = {step.decode_items, step.num_decode_items, step.positions,
                                    step.num_decode_rows};
     cuda::attention_decode(args, unrotated, rows, scratch_, decode_warps_, stream);
@@ -303,16 +314,32 @@ void CudaLlama::attend(const CudaStep& step, const Layer& layer, cuda::Stream st
   if (step.num_tiles > 0) cuda::attention_prefill(args, step.tiles, step.num_tiles, stream);
 }
 
-// Starts with the layer's normed rows, ends with those of the residual's next pieces pending.
-void CudaLlama::layer(const CudaStep& step, const Layer& layer, cuda::Stream stream) const {
-  qkv_gemm_->run(work_.normed, layer.qkv, work_.qkv, step.rows, stream);
-  attend(step, layer, stream);
-  attn_output_gemm_->run(work_.attended, layer.attn_output, work_.pieces, step.rows, stream);
-  norm(step.rows, nullptr, cuda::gemm_pieces(spec_.hidden_size, spec_.q_size()), layer.ffn_norm,
-       work_.normed, stream);
-  gate_up_gemm_->run(work_.normed, layer.gate_up, work_.gate_up, step.rows, stream);
-  cuda::swiglu(work_.gate_up, work_.ffn, step.rows, spec_.intermediate_size, stream);
-  down_gemm_->run(work_.ffn, layer.down, work_.pieces, step.rows, stream);
+// The projection's memory is free for the queries that go on.
+void CudaLlama::attend_logit_rows(const CudaStep& step, const Layer& layer,
+                                  cuda::Stream stream) const {
+  cuda::gather_rows({.row_index = step.logit_rows,
+                     .queries = work_.queries,
+                     .queries_out = work_.qkv,
+                     .q_size = spec_.q_size(),
+                     .residual = work_.residual,
+                     .residual_out = work_.last_residual,
+                     .hidden = spec_.hidden_size,
+                     .rows = step.num_logits},
+                    stream);
+  const cuda::AttentionArgs args = attention_args(step, layer, work_.qkv);
+  const cuda::DecodeRows rows = {step.last_items, step.num_last_items, step.last_positions,
+                                 step.num_logits};
+  cuda::attention_decode(args, {}, rows, scratch_, decode_warps_, stream);
+}
+
+void CudaLlama::finish(const Layer& layer, float* residual, int32_t rows,
+                       cuda::Stream stream) const {
+  attn_output_gemm_->run(work_.attended, layer.attn_output, work_.pieces, rows, stream);
+  norm(residual, rows, nullptr, cuda::gemm_pieces(spec_.hidden_size, spec_.q_size()),
+       layer.ffn_norm, work_.normed, stream);
+  gate_up_gemm_->run(work_.normed, layer.gate_up, work_.gate_up, rows, stream);
+  cuda::swiglu(work_.gate_up, work_.ffn, rows, spec_.intermediate_size, stream);
+  down_gemm_->run(work_.ffn, layer.down, work_.pieces, rows, stream);
 }
 
 void CudaLlama::forward(const CudaStep& step, cuda::Stream stream) const {
@@ -325,12 +352,24 @@ void CudaLlama::forward(const CudaStep& step, cuda::Stream stream) const {
                .hidden = spec_.hidden_size},
               stream);
   const int32_t down_parts = cuda::gemm_pieces(spec_.hidden_size, spec_.intermediate_size);
+  // Other rows leave the last layer after their keys and values.
+  const bool few = step.num_tiles > 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
-    norm(step.rows, nullptr, i == 0 ? 0 : down_parts, layers_[i].attn_norm, work_.normed, stream);
-    layer(step, layers_[i], stream);
+    const Layer& layer = layers_[i];
+    norm(work_.residual, step.rows, nullptr, i == 0 ? 0 : down_parts, layer.attn_norm, work_.normed,
+         stream);
+    project(step, layer, stream);
+    if (few && i + 1 == layers_.size()) break;
+    attend(step, layer, stream);
+    finish(layer, work_.residual, step.rows, stream);
   }
   if (step.num_logits == 0) return;
-  norm(step.num_logits, step.logit_rows, down_parts, output_norm_, work_.logits_in, stream);
+  if (few) {
+    attend_logit_rows(step, layers_.back(), stream);
+    finish(layers_.back(), work_.last_residual, step.num_logits, stream);
+  }
+  norm(few ? work_.last_residual : work_.residual, step.num_logits, few ? nullptr : step.logit_rows,
+       down_parts, output_norm_, work_.logits_in, stream);
   head_gemm_->run(work_.logits_in, head_, work_.logits, step.num_logits, stream);
 }
 

@@ -51,6 +51,10 @@ struct CudaStep {
   int32_t num_tiles = 0;
   const int32_t* logit_rows = nullptr;  // [num_logits]
   int32_t num_logits = 0;
+  // Where there are tiles, the last layer attends rows with logits only, as decode rows.
+  const kernels::cuda::DecodeItem* last_items = nullptr;  // rows count those with logits
+  const int32_t* num_last_items = nullptr;
+  const int32_t* last_positions = nullptr;  // [num_logits]
 };
 
 class CudaLlama {
@@ -86,6 +90,7 @@ class CudaLlama {
   };
   struct Work {
     float* residual = nullptr;
+    float* last_residual = nullptr;  // [max_logit_rows, hidden]
     BFloat16* normed = nullptr;
     BFloat16* qkv = nullptr;
     BFloat16* queries = nullptr;
@@ -106,11 +111,20 @@ class CudaLlama {
   void fill(kernels::cuda::Stream stream);
   void upload_rotations();
   Result<> prepare_gemms(kernels::cuda::Stream stream);
-  void layer(const CudaStep& step, const Layer& layer, kernels::cuda::Stream stream) const;
+  // Of a layer's normed rows, with keys and values into their blocks where attend() does not.
+  void project(const CudaStep& step, const Layer& layer, kernels::cuda::Stream stream) const;
   void attend(const CudaStep& step, const Layer& layer, kernels::cuda::Stream stream) const;
+  // The last layer's, of rows with logits: their queries and residual are the first ones then.
+  void attend_logit_rows(const CudaStep& step, const Layer& layer,
+                         kernels::cuda::Stream stream) const;
+  kernels::cuda::AttentionArgs attention_args(const CudaStep& step, const Layer& layer,
+                                              const BFloat16* queries) const;
+  // From what was attended to the residual's next pieces, pending.
+  void finish(const Layer& layer, float* residual, int32_t rows,
+              kernels::cuda::Stream stream) const;
   // Adds `parts` pieces to the residual and norms it.
-  void norm(int32_t rows, const int32_t* row_index, int32_t parts, const float* weight,
-            BFloat16* out, kernels::cuda::Stream stream) const;
+  void norm(float* residual, int32_t rows, const int32_t* row_index, int32_t parts,
+            const float* weight, BFloat16* out, kernels::cuda::Stream stream) const;
   int64_t piece_stride() const;
 
   const formats::ModelSpec spec_;

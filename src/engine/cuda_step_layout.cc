@@ -17,8 +17,7 @@ namespace cuda = kernels::cuda;
 using cuda::DecodeItem;
 using cuda::QueryTile;
 
-constexpr int64_t kItemWords = 4;
-static_assert(sizeof(DecodeItem) == kItemWords * 4 && sizeof(QueryTile) == kItemWords * 4);
+static_assert(sizeof(DecodeItem) == sizeof(QueryTile));
 static_assert(cuda::kCellsPerBlock == kv::kBlockTokens);
 
 bool decodes(const BatchItem& item) { return item.num_tokens == 1; }
@@ -52,8 +51,8 @@ int64_t CudaStepLayout::words_for(const BackendLimits& limits) {
   const int64_t chunks = cuda::chunks_of_positions(limits.max_model_len);
   const int64_t blocks = kv::blocks_for_tokens(limits.max_model_len);
   const int64_t logit_rows = cuda::padded_rows(limits.max_num_seqs);
-  return kHeader + 4 * rows + (2 + kParamWords) * logit_rows + 2 * kItemWords +
-         kItemWords * (sequences * chunks + sequences + rows) + sequences * blocks;
+  return kHeader + 4 * rows + (3 + kParamWords) * logit_rows + 3 * kItemWords +
+         kItemWords * (2 * sequences * chunks + sequences + rows) + sequences * blocks;
 }
 
 CudaStepLayout::CudaStepLayout(const BackendLimits& limits, int32_t tile_rows, int32_t* memory)
@@ -61,6 +60,7 @@ CudaStepLayout::CudaStepLayout(const BackendLimits& limits, int32_t tile_rows, i
   order_.reserve(static_cast<size_t>(limits.max_num_seqs));
   sample_items_.reserve(static_cast<size_t>(limits.max_num_seqs));
   tables_.reserve(static_cast<size_t>(limits.max_num_seqs));
+  attended_.reserve(static_cast<size_t>(limits.max_num_seqs));
 }
 
 void CudaStepLayout::check_item(const BatchItem& item) const {
@@ -141,7 +141,6 @@ void CudaStepLayout::add_attention(const Batch& batch) {
       tiles += (item.num_tokens + tile_rows_ - 1) / tile_rows_;
     }
   }
-  memory_[0] = static_cast<int32_t>(items);
   tiles_at_ = decode_items() + items * kItemWords;
   words_ = tiles_at_ + tiles * kItemWords;
   num_tiles_ = static_cast<int32_t>(tiles);
@@ -165,21 +164,55 @@ void CudaStepLayout::add_attention(const Batch& batch) {
     row += item.num_tokens;
   }
   add_decode_items(batch);
+  if (num_tiles_ > 0) add_last_items(batch);
+}
+
+// Samples are in the batch's order; among items that all decode it is that of the rows.
+int32_t CudaStepLayout::logit_row_of(int32_t item) const {
+  const auto place = std::lower_bound(sample_items_.begin(), sample_items_.end(), item);
+  return static_cast<int32_t>(place - sample_items_.begin());
+}
+
+void CudaStepLayout::add_decode_items(const Batch& batch) {
+  attended_.clear();
+  for (int32_t row = 0; row < num_decode_; ++row) {
+    const auto place = static_cast<size_t>(row);
+    const BatchItem& item = batch.items[static_cast<size_t>(order_[place])];
+    attended_.push_back({row, item.first_position, tables_[place], 0});
+  }
+  memory_[0] = write_items(decode_items());
+}
+
+// In the order of the logits' rows.
+void CudaStepLayout::add_last_items(const Batch& batch) {
+  attended_.resize(static_cast<size_t>(samples_));
+  last_items_at_ = (words_ + samples_ + kItemWords - 1) / kItemWords * kItemWords;
+  for (size_t place = 0; place < order_.size(); ++place) {
+    const BatchItem& item = batch.items[static_cast<size_t>(order_[place])];
+    if (!item.sample) continue;
+    const int32_t row = logit_row_of(order_[place]);
+    const int32_t position = item.first_position + item.num_tokens - 1;
+    attended_[static_cast<size_t>(row)] = {row, position, tables_[place], 0};
+    memory_[last_positions() + row] = position;
+  }
+  memory_[1] = write_items(last_items());
+  words_ = last_items_at_ + memory_[1] * kItemWords;
 }
 
 // Whole chunks before the sequences' last ones, which are shorter: so thread blocks that take every
 // so-manieth item have equal work.
-void CudaStepLayout::add_decode_items(const Batch& batch) {
-  auto* decode_item = reinterpret_cast<DecodeItem*>(memory_ + decode_items());
+int32_t CudaStepLayout::write_items(int64_t place) {
+  auto* const first = reinterpret_cast<DecodeItem*>(memory_ + place);
+  DecodeItem* next = first;
   for (const bool last : {false, true}) {
-    for (int32_t row = 0; row < num_decode_; ++row) {
-      const auto place = static_cast<size_t>(row);
-      const int32_t position = batch.items[static_cast<size_t>(order_[place])].first_position;
-      const int32_t chunks = cuda::chunks_of_positions(position + 1);
-      for (int32_t chunk = last ? chunks - 1 : 0; chunk < (last ? chunks : chunks - 1); ++chunk)
-        *decode_item++ = {row, position, tables_[place], chunk};
+    for (DecodeItem item : attended_) {
+      const int32_t chunks = cuda::chunks_of_positions(item.position + 1);
+      for (item.chunk = last ? chunks - 1 : 0; item.chunk < (last ? chunks : chunks - 1);
+           ++item.chunk)
+        *next++ = item;
     }
   }
+  return static_cast<int32_t>(next - first);
 }
 
 void CudaStepLayout::lay_out(const Batch& batch, std::span<const TokenId> host_tokens) {
@@ -191,9 +224,7 @@ void CudaStepLayout::lay_out(const Batch& batch, std::span<const TokenId> host_t
     add_rows(item, row, host_tokens);
     row += item.num_tokens;
     if (!item.sample) continue;
-    // Samples are in the batch's order; among items that all decode it is that of the rows.
-    const auto place =
-        std::lower_bound(sample_items_.begin(), sample_items_.end(), index) - sample_items_.begin();
+    const int32_t place = logit_row_of(index);
     memory_[logit_row_index() + place] = row - 1;
     memory_[sample_slots() + place] = item.slot;
     set_params(place, params_of(item));

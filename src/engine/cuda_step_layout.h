@@ -48,15 +48,23 @@ class CudaStepLayout {
   int64_t sample_params() const { return (sample_slots() + logit_rows() + 3) / 4 * 4; }
   int64_t decode_items() const { return sample_params() + kParamWords * logit_rows(); }
   int64_t tiles() const { return tiles_at_; }
+  // Of rows with logits, where there are tiles.
+  int64_t last_items() const { return last_items_at_; }
+  int64_t last_positions() const { return last_items_at_ - samples_; }
 
  private:
-  static constexpr int64_t kHeader = 4;  // [0]: the number of decode items
+  static constexpr int64_t kHeader = 4;  // [0]: the number of decode items; [1]: of the last layer
+  static constexpr int64_t kItemWords = 4;
   static constexpr int64_t kParamWords = sizeof(kernels::cuda::SampleParams) / 4;
   void check_item(const BatchItem& item) const;
   void order_items(const Batch& batch);
   void add_rows(const BatchItem& item, int32_t first_row, std::span<const TokenId> host_tokens);
+  int32_t logit_row_of(int32_t item) const;
   void add_attention(const Batch& batch);
   void add_decode_items(const Batch& batch);
+  void add_last_items(const Batch& batch);
+  // Writes the items of attended_, and says how many.
+  int32_t write_items(int64_t place);
   void set_params(int64_t place, const kernels::cuda::SampleParams& params);
   void pad_rows(int32_t used);
 
@@ -65,13 +73,15 @@ class CudaStepLayout {
   int32_t* const memory_;
   std::vector<int32_t> order_;  // batch items, those that decode first
   std::vector<int32_t> sample_items_;
-  std::vector<int32_t> tables_;  // places of the block tables, in order_
+  std::vector<int32_t> tables_;                      // places of the block tables, in order_
+  std::vector<kernels::cuda::DecodeItem> attended_;  // rows of write_items(), no chunk
   bool all_decode_ = false;
   int32_t rows_ = 0;
   int32_t samples_ = 0;
   int32_t num_decode_ = 0;
   int32_t num_tiles_ = 0;
   int64_t tiles_at_ = 0;
+  int64_t last_items_at_ = 0;
   int64_t words_ = 0;
 };
 

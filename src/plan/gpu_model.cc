@@ -34,7 +34,7 @@ engine::CpuBackendBytes gpu_bytes(const formats::ModelSpec& spec,
   const uint64_t row = 2 * kFloat * static_cast<uint64_t>(hidden) +
                        kHalf * static_cast<uint64_t>(hidden + qkv + 2 * q + 3 * inner);
   bytes.activations = rows * row + product(config.max_model_len, spec.head_dim) * kFloat;
-  bytes.sampling = logit_rows * (kHalf * static_cast<uint64_t>(hidden) +
+  bytes.sampling = logit_rows * ((kHalf + kFloat) * static_cast<uint64_t>(hidden) +
                                  kFloat * static_cast<uint64_t>(spec.vocab_size));
   return bytes;
 }

@@ -121,6 +121,20 @@ __device__ uint32_t silu_pair(uint32_t gate, uint32_t up) {
   return to_bf16_pair(silu_product(g.x, u.x), silu_product(g.y, u.y));
 }
 
+__device__ void copy_row(const uint4* from, uint4* to, int count) {
+  for (int i = threadIdx.x; i < count; i += kThreads) to[i] = from[i];
+}
+
+__global__ void gather_kernel(GatherArgs args) {
+  wait_for_previous_kernel();
+  const int64_t to = blockIdx.x;
+  const int64_t from = args.row_index[to];
+  copy_row(reinterpret_cast<const uint4*>(args.queries + from * args.q_size),
+           reinterpret_cast<uint4*>(args.queries_out + to * args.q_size), args.q_size / 8);
+  copy_row(reinterpret_cast<const uint4*>(args.residual + from * args.hidden),
+           reinterpret_cast<uint4*>(args.residual_out + to * args.hidden), args.hidden / 4);
+}
+
 __global__ void swiglu_kernel(const BFloat16* gate_up, BFloat16* out, int intermediate) {
   wait_for_previous_kernel();
   const int units = intermediate / 8;
@@ -185,6 +199,11 @@ void add_norm(const AddNormArgs& args, Stream stream) {
 void rotate_and_store(const RotateArgs& args, Stream stream) {
   CHECK_EQ(args.head_dim % kColumnUnit, 0);
   launch(rotate_kernel, dim3(static_cast<unsigned>(args.rows)), kThreads, 0, stream, args);
+}
+
+void gather_rows(const GatherArgs& args, Stream stream) {
+  CHECK(args.q_size % kColumnUnit == 0 && args.hidden % kColumnUnit == 0);
+  launch(gather_kernel, dim3(static_cast<unsigned>(args.rows)), kThreads, 0, stream, args);
 }
 
 void swiglu(const BFloat16* gate_up, BFloat16* out, int32_t rows, int32_t intermediate,

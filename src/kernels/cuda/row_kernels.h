@@ -59,6 +59,19 @@ struct RotateArgs {
 };
 void rotate_and_store(const RotateArgs& args, Stream stream);
 
+// Rows row_index[0 … rows) of queries and residual, one after the other.
+struct GatherArgs {
+  const int32_t* row_index;  // [rows]
+  const BFloat16* queries;   // [*, q_size]
+  BFloat16* queries_out;     // [rows, q_size]
+  int32_t q_size;            // a multiple of kColumnUnit, as hidden
+  const float* residual;     // [*, hidden]
+  float* residual_out;       // [rows, hidden]
+  int32_t hidden;
+  int32_t rows;
+};
+void gather_rows(const GatherArgs& args, Stream stream);
+
 // out = silu(gate) * up, where a row of gate_up is gate then up.
 void swiglu(const BFloat16* gate_up, BFloat16* out, int32_t rows, int32_t intermediate,
             Stream stream);

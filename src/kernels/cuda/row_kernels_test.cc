@@ -96,6 +96,36 @@ TEST(CudaRows, AddNormSumsPiecesInOrderAndNorms) {
   }
 }
 
+TEST(CudaRows, GathersQueriesAndResidual) {
+  std::mt19937 random(5);
+  const int32_t q_size = 2064;  // more than a thread's turn, and no multiple of it
+  const int32_t hidden = 1032;
+  const std::vector<int32_t> index = {0, 3, 4, 9};
+  const auto queries = normal_halves(size_t{10} * q_size, random);
+  const auto residual = normal_floats(size_t{10} * hidden, random);
+  DeviceArray<int32_t> device_index(index);
+  DeviceArray<BFloat16> device_queries(queries);
+  DeviceArray<float> device_residual(residual);
+  DeviceArray<BFloat16> queries_out(index.size() * q_size);
+  DeviceArray<float> residual_out(index.size() * hidden);
+  gather_rows({.row_index = device_index.data(),
+               .queries = device_queries.data(),
+               .queries_out = queries_out.data(),
+               .q_size = q_size,
+               .residual = device_residual.data(),
+               .residual_out = residual_out.data(),
+               .hidden = hidden,
+               .rows = static_cast<int32_t>(index.size())},
+              nullptr);
+  const auto got_queries = queries_out.values();
+  const auto got_residual = residual_out.values();
+  for (size_t i = 0; i < index.size(); ++i) {
+    const auto row = static_cast<size_t>(index[i]);
+    EXPECT_EQ(std::memcmp(&got_queries[i * q_size], &queries[row * q_size], q_size * 2), 0);
+    EXPECT_EQ(std::memcmp(&got_residual[i * hidden], &residual[row * hidden], hidden * 4), 0);
+  }
+}
+
 TEST(CudaRows, RotatesPairsAndStoresKeysAndValues) {
   std::mt19937 random(4);
   for (const int32_t dim : {16, 64, 128}) {
