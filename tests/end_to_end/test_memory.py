@@ -15,7 +15,7 @@ from http_tools import complete, connect, metric, metrics, post, raw_request, st
 from puna_process import MODEL_NAME, Puna, binary, model_path, run_puna
 
 MIB = 1 << 20
-OWNERS = {"weights_mapped", "weights_packed", "kv_pool", "kv_index", "activations", "sampling", "requests",
+OWNERS = {"weights_mapped", "weights_packed", "kv_pool", "kv_index", "host_kv", "activations", "sampling", "requests",
           "request_bodies", "connections", "tokenizer", "threads", "runtime"}
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -49,7 +49,7 @@ def test_the_numbers_add_up():
 def test_memory_by_owner_is_the_printed_plan():
     with Puna("--max-model-len", 512) as server:
         owners = metrics(server)["puna:memory_bytes"]
-        assert len(owners) == 12
+        assert len(owners) == 13
         table = server.log_text()
         for line in ("weights, packed", "KV pool", "total"):
             assert line in table

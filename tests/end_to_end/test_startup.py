@@ -120,6 +120,7 @@ def test_port_in_use():
     (["--max-num-seqs", "many"], ["--max-num-seqs", "many"]),
     (["--memory-budget", "lots"], ["--memory-budget", "lots"]),
     (["--memory-budget", "110%"], ["--memory-budget", "110%"]),
+    (["--host-kv-memory", "1GiB"], ["--host-kv-memory", "--device cuda"]),
     (["--isa", "neon"], ["--isa", "neon"]),
     (["--kv-dtype", "fp8"], ["--kv-dtype", "fp8"]),
     (["--activations", "int4"], ["--activations", "int4"]),
