@@ -30,5 +30,11 @@ TEST(CalibrationSlow, SequentialTestMayBeStoppedAtWill) {
 
 TEST(CalibrationSlow, ErrorsOfTheGateStayWithinTheirBudget) { expect_gate_calibrated(3000); }
 
+TEST(CalibrationSlow, PlannedItemsSuffice) {
+  for (const double delta : {0.03, 0.05}) {
+    for (const int templates : {5, 8, 36}) expect_planned_power(delta, templates, 2000);
+  }
+}
+
 }  // namespace
 }  // namespace puna::check

@@ -14,6 +14,8 @@ namespace puna::check {
 namespace {
 
 constexpr double kPlannedPower = 0.8;
+constexpr double kUsualFlips = 0.08;
+constexpr double kClusterError = 0.05;
 constexpr double kControlFlips = 0.05;
 constexpr double kControlError = 0.05;
 
@@ -55,8 +57,9 @@ bool FamilyGate::early_verdict() const {
 }
 
 double FamilyGate::upper_end(double of_items, double error) const {
-  const double clustered = cluster_standard_error(differences_, clusters_);
-  if (clustered <= plain_standard_error(counts_)) return of_items;
+  if (!clusters_matter(differences_, clusters_, plain_standard_error(counts_), kClusterError)) {
+    return of_items;
+  }
   return std::max(of_items, cluster_interval(differences_, clusters_, error).high);
 }
 
@@ -122,6 +125,11 @@ void correct_degraded(std::span<FamilyResult> results, double error) {
     results[i].p = corrected[i];
     results[i].degraded = results[i].counts.loss() > 0 && corrected[i] <= error;
   }
+}
+
+int64_t planned_items(const GateConfig& config) {
+  return items_for_power(kUsualFlips, 0, config.delta, config.error - config.early_error,
+                         kPlannedPower);
 }
 
 int64_t fewest_items(const GateConfig& config) {

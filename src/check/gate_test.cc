@@ -132,6 +132,15 @@ TEST(Gate, FewestItems) {
   EXPECT_LE(fewest_items({}), 115);
 }
 
+TEST(Gate, PlansAsManyItemsAsTheToleranceNeeds) {
+  EXPECT_EQ(planned_items({}), 654);  // docs/check.md
+  EXPECT_EQ(planned_items(kLate), 632);
+  EXPECT_EQ(planned_items({.delta = 0.02}), 1411);
+  for (const double delta : {0.001, 0.01, 0.1, 0.2, 0.5}) {
+    EXPECT_GE(planned_items({.delta = delta}), fewest_items({.delta = delta})) << delta;
+  }
+}
+
 TEST(Gate, ControlSeesAnEngineThatChangesAnswers) {
   EXPECT_TRUE(Control{}.ok());
   EXPECT_TRUE((Control{.items = 100}.ok()));
@@ -148,6 +157,7 @@ TEST(Gate, ScreenOnlyRefuses) {
 }
 
 TEST(GateCalibration, ErrorsStayWithinTheirBudget) { expect_gate_calibrated(100); }
+TEST(GateCalibration, PlannedItemsSuffice) { expect_planned_power(0.05, 8, 200); }
 
 }  // namespace
 }  // namespace puna::check

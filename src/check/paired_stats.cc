@@ -2,6 +2,7 @@
 #include "check/paired_stats.h"
 
 #include <algorithm>
+#include <boost/math/distributions/chi_squared.hpp>
 #include <boost/math/distributions/normal.hpp>
 #include <boost/math/distributions/students_t.hpp>
 #include <boost/math/special_functions/beta.hpp>
@@ -130,6 +131,16 @@ std::vector<double> holm(std::span<const double> p_values) {
 double cluster_standard_error(std::span<const double> differences,
                               std::span<const int32_t> clusters) {
   return cluster_mean(differences, clusters).standard_error;
+}
+
+bool clusters_matter(std::span<const double> differences, std::span<const int32_t> clusters,
+                     double plain, double error) {
+  const ClusterMean of = cluster_mean(differences, clusters);
+  if (of.clusters < 2) return true;
+  const auto freedom = static_cast<double>(of.clusters - 1);
+  const boost::math::chi_squared chance(freedom);
+  const double ratio = boost::math::quantile(chance, 1 - error) / freedom;
+  return of.standard_error * of.standard_error > ratio * plain * plain;
 }
 
 Interval cluster_interval(std::span<const double> differences, std::span<const int32_t> clusters,

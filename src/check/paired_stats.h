@@ -66,6 +66,10 @@ std::vector<double> holm(std::span<const double> p_values);
 // as statsmodels' OLS on a constant with cov_type "cluster". Needs two clusters, else 0.
 double cluster_standard_error(std::span<const double> differences,
                               std::span<const int32_t> clusters);
+// Whether that is larger than `plain`, the standard error of independent items, by more than chance
+// makes it in one of 1 / `error` samples; true with one cluster, which can't show that it isn't.
+bool clusters_matter(std::span<const double> differences, std::span<const int32_t> clusters,
+                     double plain, double error);
 // `error` on each side, by Student's t with clusters - 1 degrees of freedom; the whole of [-1, 1]
 // with one cluster.
 Interval cluster_interval(std::span<const double> differences, std::span<const int32_t> clusters,

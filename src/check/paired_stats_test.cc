@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <map>
+#include <random>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -157,6 +159,33 @@ TEST(PairedStats, ClustersWidenWhatGoesTogether) {
   EXPECT_NEAR(cluster_standard_error(spread, clusters), 0, 1e-12);
   const std::vector<int32_t> one(together.size(), 3);
   EXPECT_EQ(cluster_interval(together, one, 0.05).high, 1);
+  const double plain = std::sqrt(0.2 * 0.8 / 100);
+  EXPECT_TRUE(clusters_matter(together, clusters, plain, 0.05));
+  EXPECT_FALSE(clusters_matter(spread, clusters, plain, 0.05));
+  EXPECT_TRUE(clusters_matter(spread, one, plain, 0.05));
+}
+
+TEST(PairedStats, ChanceSeldomMakesClustersMatter) {
+  std::mt19937_64 random(3);
+  constexpr int kRuns = 2000;
+  int mattered = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    std::vector<double> differences;
+    std::vector<int32_t> clusters;
+    double sum = 0;
+    double squares = 0;
+    for (int i = 0; i < 400; ++i) {
+      const uint64_t draw = random() % 100;
+      differences.push_back(draw < 4 ? 1 : draw < 8 ? -1 : 0);
+      sum += differences.back();
+      squares += differences.back() * differences.back();
+      clusters.push_back(static_cast<int32_t>(random() % 8));
+    }
+    const double plain = std::sqrt((squares - sum * sum / 400) / 400 / 400);
+    mattered += clusters_matter(differences, clusters, plain, 0.05) ? 1 : 0;
+  }
+  EXPECT_GT(mattered, kRuns * 0.03);
+  EXPECT_LT(mattered, kRuns * 0.07);
 }
 
 }  // namespace

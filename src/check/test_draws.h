@@ -89,34 +89,43 @@ inline void expect_calibrated(const Truth& truth, double delta, int runs) {
   EXPECT_LE(at_delta.refuse, 0.05 + slack(runs)) << "false refusal at " << truth.items;
 }
 
-// The whole gate, early looks included, at a true loss of delta and at none.
-inline void expect_gate_calibrated(int runs) {
-  constexpr double kFlips = 0.09;
-  const GateConfig config{.delta = 0.05};
-  int passed = 0;
-  int refused = 0;
-  int passed_good = 0;
+// The whole gate, early looks and the guard against crowded templates included, on items whose
+// templates are all alike.
+inline Rates gate_rates(const GateConfig& config, const Truth& truth, int templates, int runs) {
+  Rates rates;
   for (int run = 0; run < runs; ++run) {
-    for (const double loss : {config.delta, 0.0}) {
-      std::mt19937_64 random(static_cast<uint64_t>(run) * 77 + 5);
-      FamilyGate gate(config, 400);
-      while (!gate.decided()) {
-        const double u = static_cast<double>(random() >> 11U) * 0x1p-53;
-        const bool lost = u < (kFlips + loss) / 2;
-        const bool gained = !lost && u < kFlips;
-        gate.add({.base_right = lost || (!gained && u < 0.6),
-                  .variant_right = gained || (!lost && u < 0.6),
-                  .cluster = static_cast<int32_t>(random() % 20)});
-      }
-      const Verdict verdict = gate.result().verdict;
-      passed += loss > 0 && verdict == Verdict::kPass ? 1 : 0;
-      refused += loss > 0 && verdict == Verdict::kRefuse ? 1 : 0;
-      passed_good += loss == 0 && verdict == Verdict::kPass ? 1 : 0;
+    std::mt19937_64 random(static_cast<uint64_t>(run) * 77 + 5);
+    FamilyGate gate(config, truth.items);
+    while (!gate.decided()) {
+      const double u = static_cast<double>(random() >> 11U) * 0x1p-53;
+      const bool lost = u < (truth.flips + truth.loss) / 2;
+      const bool gained = !lost && u < truth.flips;
+      gate.add({.base_right = lost || (!gained && u < 0.6),
+                .variant_right = gained || (!lost && u < 0.6),
+                .cluster = static_cast<int32_t>(random() % static_cast<uint64_t>(templates))});
     }
+    const Verdict verdict = gate.result().verdict;
+    if (verdict == Verdict::kPass) rates.pass += 1.0 / runs;
+    if (verdict == Verdict::kRefuse) rates.refuse += 1.0 / runs;
   }
-  EXPECT_LE(passed, runs * (0.05 + slack(runs)));
-  EXPECT_LE(refused, runs * (0.05 + slack(runs)));
-  EXPECT_GE(passed_good, runs * 0.85);
+  return rates;
+}
+
+inline void expect_gate_calibrated(int runs) {
+  const GateConfig config{.delta = 0.05};
+  const Rates at_delta = gate_rates(config, {400, 0.09, config.delta}, 20, runs);
+  EXPECT_LE(at_delta.pass, 0.05 + slack(runs));
+  EXPECT_LE(at_delta.refuse, 0.05 + slack(runs));
+  EXPECT_GE(gate_rates(config, {400, 0.09, 0}, 20, runs).pass, 0.85);
+}
+
+// As many items as are planned suffice, where 8 % of them flip.
+inline void expect_planned_power(double delta, int templates, int runs) {
+  const GateConfig config{.delta = delta};
+  const double power = gate_rates(config, {planned_items(config), 0.08, 0}, templates, runs).pass;
+  const double room = 3 * std::sqrt(0.8 * 0.2 / runs);
+  EXPECT_GE(power, 0.8 - room) << delta << ", " << templates << " templates";
+  EXPECT_LE(power, 0.85 + room) << delta << ", " << templates << " templates";
 }
 
 }  // namespace puna::check

@@ -60,11 +60,18 @@ std::vector<check::Family> families_of(const CheckFlags& flags) {
   return families;
 }
 
-Result<std::vector<check::Suite>> suites_of(const CheckFlags& flags) {
+// Of each family.
+int32_t items_of(const CheckFlags& flags, const check::GateConfig& gate) {
+  if (flags.items > 0) return flags.items;
+  return static_cast<int32_t>(std::min<int64_t>(check::planned_items(gate), kMaxItems));
+}
+
+Result<std::vector<check::Suite>> suites_of(const CheckFlags& flags,
+                                            const check::GateConfig& gate) {
+  const int32_t planned = items_of(flags, gate);
   std::vector<check::Suite> suites = check::generated_suites(
-      families_of(flags),
-      {.seed = flags.seed, .items = flags.items, .difficulty = flags.difficulty});
-  const auto most = static_cast<size_t>(flags.items);
+      families_of(flags), {.seed = flags.seed, .items = planned, .difficulty = flags.difficulty});
+  const auto most = static_cast<size_t>(planned);
   const auto add = [&](std::string name, check::Family family, std::vector<check::Item> items) {
     if (items.size() > most) items.resize(most);
     suites.push_back({std::move(name), family, std::move(items), {}});
@@ -159,7 +166,7 @@ class Check {
 };
 
 Result<> Check::prepare() {
-  ASSIGN_OR_RETURN(suites_, suites_of(flags_));
+  ASSIGN_OR_RETURN(suites_, suites_of(flags_, config_.gate));
   RETURN_IF_ERROR(check_items(suites_, config_));
   if (!flags_.report.empty()) RETURN_IF_ERROR(prepare_folder(flags_.report));
   if (!flags_.report.empty() || flags_.json) {

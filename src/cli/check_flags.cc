@@ -37,7 +37,6 @@ ModelFlags PairFlags::of_variant() const {
 }
 
 void add_check_flags(CLI::App& app, CheckFlags& flags) {
-  constexpr int32_t kMaxItems = 1 << 17;
   add_pair_flags(app, flags.pair);
   app.add_option("--families", flags.families)->delimiter(',')->allow_extra_args(false);
   app.add_option("--gsm8k", flags.gsm8k);

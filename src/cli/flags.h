@@ -190,13 +190,14 @@ struct PairFlags {
 };
 
 // `puna check`: is the variant as good, task by task?
+inline constexpr int32_t kMaxItems = 1 << 17;  // of a family
 struct CheckFlags {
   PairFlags pair;
   std::vector<std::string> families;  // empty: all that have right answers
   std::string gsm8k;                  // a user's items
   std::string human_eval;
-  double delta = 3;  // points
-  int32_t items = 500;
+  double delta = 3;   // points
+  int32_t items = 0;  // of each family; 0: as planned_items() has it
   int32_t difficulty = 1;
   uint64_t seed = 0;
   bool no_early_end = false;

@@ -230,7 +230,8 @@ Both answer the same seeded items. Exit code: 0 all pass, 3 all pass but a loss 
                            edit, open_chat (default: all but the last)
   --gsm8k, --human-eval F  your own items, one JSON object a line, instead or besides
   --delta P                largest loss that passes, in points (3)
-  --items N                of each family at most; clear cases end early (500); --no-early-end
+  --items N                of each family at most (as many as --delta needs: 654 for 3 points);
+                           clear cases end early: --no-early-end
   --difficulty D           0 (for tiny models) to 4 (1)
   --seed N                 the same seed gives the same report (0)
   --report DIR             write certificate.json and report.html

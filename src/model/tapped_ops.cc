@@ -16,6 +16,7 @@ using kernels::PackedMatrix;
 namespace {
 
 constexpr int64_t kTogether = 8;  // inputs that are added up before a sum is touched
+constexpr int64_t kInCache = 64;  // inputs that the second cache holds while the sums pass by
 
 // Row `i` of the triangle gains the products of `count` inputs, kTogether at most. Missing ones
 // count as zeros, so that every sum is made in one order.
@@ -32,13 +33,15 @@ void add_row(const FloatRows& x, int64_t first, int64_t count, int64_t i, float*
   }
 }
 
-// Rows of the triangle are dealt one by one: they grow longer. The inputs stay in the first cache
-// while the rows pass.
+// Rows of the triangle are dealt one by one: they grow longer. Each stays in the first cache for
+// all inputs of a piece; the triangle is large, and to read it is what this costs.
 void add_products(const Lane& lane, const FloatRows& x, int64_t num_rows, float* products) {
-  for (int64_t first = 0; first < num_rows; first += kTogether) {
-    const int64_t count = std::min(kTogether, num_rows - first);
+  for (int64_t piece = 0; piece < num_rows; piece += kInCache) {
+    const int64_t end = std::min(piece + kInCache, num_rows);
     for (int64_t i = lane.index(); i < x.columns; i += lane.count()) {
-      add_row(x, first, count, i, products + i * x.columns);
+      for (int64_t first = piece; first < end; first += kTogether) {
+        add_row(x, first, std::min(kTogether, end - first), i, products + i * x.columns);
+      }
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <utility>
 
 #include "base/check.h"
 #include "quant/encode_kernels.h"
@@ -14,11 +15,21 @@ namespace {
 
 constexpr int kSteps = 20;                // of alpha, from 0 to 1
 constexpr float kLeastMagnitude = 1e-4F;  // of the largest; columns that nothing reaches
-constexpr size_t kRowsAtATime = 16;
+constexpr size_t kTogether = 16;          // errors that quadratic_forms() takes
+// Of a group's clipping: as fitted at kAsFitted, then less and more.
+constexpr float kClipStep = 0.04F;
+constexpr size_t kAsFitted = 8;
 
-float rounded(float value, float scale, float inverse) {
-  return scale * std::nearbyint(std::clamp(value * inverse, -8.0F, 7.0F));
+// As nearbyint() has it, for the compiler's vectors: in a sum of this size only whole numbers are
+// left.
+float nearest_code(float value) {
+  constexpr float kWholeNumbers = 12582912.0F;  // 1.5 * 2^23
+  value = value > -8.0F ? value : -8.0F;        // NaN too
+  value = value < 7.0F ? value : 7.0F;
+  return (value + kWholeNumbers) - kWholeNumbers;
 }
+
+float inverse_scale(float scale) { return scale > 0.0F ? 1.0F / scale : 0.0F; }
 
 float as_stored(float scale) { return to_float(to_bfloat16(scale)); }
 
@@ -52,27 +63,7 @@ std::vector<float> scales_of(const std::vector<float>& magnitudes, float alpha) 
   return scales;
 }
 
-// The sum of e^T * H * e over sixteen rows e, errors: [columns][16].
-double squared_outputs(std::span<const float> products, size_t columns, const float* errors) {
-  double total = 0.0;
-  for (size_t i = 0; i < columns; ++i) {
-    const float* row = &products[i * columns];
-    float sums[kRowsAtATime] = {};
-    for (size_t j = 0; j < i; ++j) {
-      const float* other = errors + j * kRowsAtATime;
-      for (size_t lane = 0; lane < kRowsAtATime; ++lane) sums[lane] += row[j] * other[lane];
-    }
-    const float* own = errors + i * kRowsAtATime;
-    float out = 0.0F;
-    for (size_t lane = 0; lane < kRowsAtATime; ++lane) {
-      out += own[lane] * (2.0F * sums[lane] + row[i] * own[lane]);
-    }
-    total += static_cast<double>(out);
-  }
-  return total;
-}
-
-// What rounding the scaled row changes in the unscaled one: errors[column * kRowsAtATime].
+// What rounding the scaled row changes in the unscaled one: errors[column * kTogether].
 void errors_of_row(std::span<const float> row, std::span<const float> scales,
                    std::span<const float> importance, size_t group, std::vector<float>& scaled,
                    float* errors) {
@@ -80,9 +71,9 @@ void errors_of_row(std::span<const float> row, std::span<const float> scales,
   for (size_t i = 0; i < row.size(); ++i) scaled[i] = row[i] * scales[i];
   for (size_t begin = 0; begin < row.size(); begin += group) {
     const float scale = as_stored(kFit(&scaled[begin], &importance[begin], group));
-    const float inverse = scale > 0.0F ? 1.0F / scale : 0.0F;
+    const float inverse = inverse_scale(scale);
     for (size_t i = begin; i < begin + group; ++i) {
-      errors[i * kRowsAtATime] = (scaled[i] - rounded(scaled[i], scale, inverse)) / scales[i];
+      errors[i * kTogether] = (scaled[i] - scale * nearest_code(scaled[i] * inverse)) / scales[i];
     }
   }
 }
@@ -104,20 +95,23 @@ double awq_output_error(const AwqInputs& inputs, std::span<const float> scales, 
   CHECK_EQ(scales.size(), columns);
   const size_t rows = inputs.rows.size() / columns;
   const std::vector<float> importance = scaled_importance(inputs.products, scales);
-  std::vector<double> totals((rows + kRowsAtATime - 1) / kRowsAtATime);
+  static const QuadraticForms kForms = quadratic_forms();
+  std::vector<double> totals((rows + kTogether - 1) / kTogether);
   std::atomic<size_t> next{0};
   run_on_threads(threads, [&] {
-    std::vector<float> errors(columns * kRowsAtATime);
+    std::vector<float> errors(columns * kTogether);
     std::vector<float> scaled(columns);
     for (size_t piece = next++; piece < totals.size(); piece = next++) {
-      const size_t first = piece * kRowsAtATime;
-      const size_t count = std::min(rows - first, kRowsAtATime);
+      const size_t first = piece * kTogether;
+      const size_t count = std::min(rows - first, kTogether);
       std::fill(errors.begin(), errors.end(), 0.0F);
       for (size_t i = 0; i < count; ++i) {
         errors_of_row(std::span(inputs.rows).subspan((first + i) * columns, columns), scales,
                       importance, static_cast<size_t>(group), scaled, &errors[i]);
       }
-      totals[piece] = squared_outputs(inputs.products, columns, errors.data());
+      double forms[kTogether];
+      kForms(inputs.products.data(), columns, columns, errors.data(), forms);
+      for (const double form : forms) totals[piece] += form;
     }
   });
   double total = 0.0;
@@ -125,17 +119,27 @@ double awq_output_error(const AwqInputs& inputs, std::span<const float> scales, 
   return total;
 }
 
+// The error is smooth in alpha: every fourth step first, then around the best.
 std::vector<float> search_awq_scales(const AwqInputs& inputs, int64_t group, int32_t threads) {
   const std::vector<float> of_inputs = magnitudes(inputs);
   std::vector<float> best(of_inputs.size(), 1.0F);
   double least = awq_output_error(inputs, best, group, threads);
-  for (int step = 1; step <= kSteps; ++step) {
+  int best_step = 0;
+  const auto consider = [&](int step) {
+    if (step <= 0 || step > kSteps) return;
     std::vector<float> scales =
         scales_of(of_inputs, static_cast<float>(step) / static_cast<float>(kSteps));
     const double error = awq_output_error(inputs, scales, group, threads);
-    if (!(error < least)) continue;
+    if (!(error < least)) return;
     least = error;
     best = std::move(scales);
+    best_step = step;
+  };
+  for (int step = 4; step <= kSteps; step += 4) consider(step);
+  for (const int width : {2, 1}) {
+    const int middle = best_step;
+    consider(middle - width);
+    consider(middle + width);
   }
   return best;
 }
@@ -149,53 +153,51 @@ AwqRounding::AwqRounding(std::span<const float> products, std::span<const float>
   for (size_t begin = 0; begin < columns; begin += size) {
     for (size_t i = 0; i < size; ++i) {
       for (size_t j = 0; j <= i; ++j) {
-        const float product =
+        products_[(begin + i) * size + j] =
             products[(begin + i) * columns + begin + j] / (scales[begin + i] * scales[begin + j]);
-        products_[(begin + i) * size + j] = product;
-        products_[(begin + j) * size + i] = product;
       }
     }
   }
 }
 
-double AwqRounding::error_of(std::span<const float> values, size_t group_index, float scale) const {
+float AwqRounding::best_scale(std::span<const float> values, size_t group_index) const {
+  static const FitGroup kFit = fit_group();
+  static const QuadraticForms kForms = quadratic_forms();
   const size_t size = values.size();
-  const float inverse = scale > 0.0F ? 1.0F / scale : 0.0F;
-  float errors[128];
-  for (size_t i = 0; i < size; ++i) errors[i] = values[i] - rounded(values[i], scale, inverse);
-  float sums[128] = {};
-  const float* products = &products_[group_index * size * size];
-  for (size_t i = 0; i < size; ++i) {
-    for (size_t j = 0; j < size; ++j) sums[j] += errors[i] * products[i * size + j];
+  // By each column alone first, then clipped less and more.
+  const float fitted = kFit(values.data(), &importance_[group_index * size], size);
+  float scales[kTogether];
+  float inverses[kTogether];
+  for (size_t lane = 0; lane < kTogether; ++lane) {
+    const float step = static_cast<float>(lane) - static_cast<float>(kAsFitted);
+    scales[lane] = as_stored(fitted * (1.0F + kClipStep * step));
+    inverses[lane] = inverse_scale(scales[lane]);
   }
-  double total = 0.0;
-  for (size_t i = 0; i < size; ++i) total += static_cast<double>(errors[i] * sums[i]);
-  return total;
+  float errors[128 * kTogether];
+  for (size_t i = 0; i < size; ++i) {
+    for (size_t lane = 0; lane < kTogether; ++lane) {
+      const float code = nearest_code(values[i] * inverses[lane]);
+      errors[i * kTogether + lane] = values[i] - scales[lane] * code;
+    }
+  }
+  double forms[kTogether];
+  kForms(&products_[group_index * size * size], size, size, errors, forms);
+  size_t best = kAsFitted;
+  for (size_t lane = 0; lane < kTogether; ++lane) {
+    if (forms[lane] < forms[best]) best = lane;
+  }
+  return scales[best];
 }
 
 void AwqRounding::round_row(std::span<const float> row, std::span<BFloat16> group_scales,
                             std::span<int8_t> codes) const {
-  static const FitGroup kFit = fit_group();
   const auto size = static_cast<size_t>(group_);
   for (size_t begin = 0; begin < row.size(); begin += size) {
-    const std::span<const float> values = row.subspan(begin, size);
-    const size_t index = begin / size;
-    // By each column alone first, then clipped more and less.
-    const float start = kFit(values.data(), &importance_[begin], size);
-    float best = as_stored(start);
-    double least = error_of(values, index, best);
-    for (int step = -6; step <= 6; ++step) {
-      const float scale = as_stored(start * (1.0F + 0.04F * static_cast<float>(step)));
-      const double error = error_of(values, index, scale);
-      if (!(error < least)) continue;
-      least = error;
-      best = scale;
-    }
-    group_scales[index] = to_bfloat16(best);
-    const float inverse = best > 0.0F ? 1.0F / best : 0.0F;
-    for (size_t i = 0; i < size; ++i) {
-      codes[begin + i] =
-          static_cast<int8_t>(std::nearbyint(std::clamp(values[i] * inverse, -8.0F, 7.0F)));
+    const float scale = best_scale(row.subspan(begin, size), begin / size);
+    group_scales[begin / size] = to_bfloat16(scale);
+    const float inverse = inverse_scale(scale);
+    for (size_t i = begin; i < begin + size; ++i) {
+      codes[i] = static_cast<int8_t>(nearest_code(row[i] * inverse));
     }
   }
 }

@@ -47,10 +47,12 @@ class AwqRounding {
                  std::span<int8_t> codes) const;
 
  private:
-  double error_of(std::span<const float> values, size_t group_index, float scale) const;
+  // As a bfloat16 holds it.
+  float best_scale(std::span<const float> values, size_t group_index) const;
 
   const int64_t group_;
-  std::vector<float> products_;    // of each group's scaled inputs, [columns / group, group, group]
+  // Of each group's scaled inputs, [columns / group, group, group], the lower triangles.
+  std::vector<float> products_;
   std::vector<float> importance_;  // their diagonal, [columns]
 };
 

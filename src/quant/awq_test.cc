@@ -108,6 +108,34 @@ TEST(Awq, TheSearchedErrorIsThatOfTheOutputs) {
   EXPECT_NEAR(error, output_error(text, inputs.rows, q), 1e-3 * error);
 }
 
+TEST(Awq, SumsAreTheSameOnEveryInstructionSet) {
+  constexpr size_t kSize = 36;
+  constexpr size_t kStride = kColumns;
+  const std::vector<float> h = products_of(inputs_of(64, 12));
+  const std::vector<float> e = weights(16 * kSize / kColumns + 1, 13);
+  double expected[16];
+  quadratic_forms_generic(h.data(), kStride, kSize, e.data(), expected);
+  for (size_t lane = 0; lane < 16; ++lane) {
+    double form = 0.0;
+    for (size_t i = 0; i < kSize; ++i) {
+      for (size_t j = 0; j < kSize; ++j) {
+        form += static_cast<double>(h[std::max(i, j) * kStride + std::min(i, j)]) *
+                static_cast<double>(e[i * 16 + lane]) * static_cast<double>(e[j * 16 + lane]);
+      }
+    }
+    EXPECT_NEAR(expected[lane], form, 1e-4 * form);
+  }
+#if defined(__x86_64__)
+  const auto expect_the_same = [&](QuadraticForms forms) {
+    double found[16];
+    forms(h.data(), kStride, kSize, e.data(), found);
+    for (size_t lane = 0; lane < 16; ++lane) EXPECT_EQ(found[lane], expected[lane]);
+  };
+  if (__builtin_cpu_supports("avx2")) expect_the_same(quadratic_forms_avx2);
+  if (encode_blocks() == encode_blocks_avx512) expect_the_same(quadratic_forms_avx512);
+#endif
+}
+
 // Columns that rise and fall together: their errors add up, which a fit of each alone can't see.
 TEST(Awq, GroupsAreClippedWhereTheirOutputsChangeLeast) {
   std::vector<float> text = inputs_of(256, 10);

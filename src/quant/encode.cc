@@ -51,6 +51,14 @@ FitGroup fit_group() {
   return fit_group_generic;
 }
 
+QuadraticForms quadratic_forms() {
+#if defined(__x86_64__)
+  if (encode_blocks() == encode_blocks_avx512) return quadratic_forms_avx512;
+  if (encode_blocks() == encode_blocks_avx2) return quadratic_forms_avx2;
+#endif
+  return quadratic_forms_generic;
+}
+
 bool can_encode(TensorType type) { return type != TensorType::kIQ4_XS; }
 
 void encode(TensorType type, std::span<const float> values, std::span<std::byte> blocks,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "quant/encode_body.inc"
+#include "quant/quadratic_forms.inc"
 
 namespace puna::quant {
 
@@ -10,6 +11,11 @@ void encode_blocks_avx512(formats::TensorType type, const float* values, const f
 
 float fit_group_avx512(const float* x, const float* importance, size_t count) {
   return fit_group_searched(x, importance, count);
+}
+
+void quadratic_forms_avx512(const float* h, size_t stride, size_t n, const float* vectors,
+                            double* forms) {
+  quadratic_forms_in_lanes(h, stride, n, vectors, forms);
 }
 
 }  // namespace puna::quant

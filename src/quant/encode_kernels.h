@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The encoders with a search, one per instruction set, all with the same bits. Internal to quant.
+// The encoders with a search and AWQ's sums, one per instruction set, all with the same bits.
+// Internal to quant.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +28,21 @@ float fit_group_generic(const float* values, const float* importance, size_t cou
 float fit_group_avx2(const float* values, const float* importance, size_t count);
 float fit_group_avx512(const float* values, const float* importance, size_t count);
 
+// For sixteen vectors e of n numbers, [n][16], one in each lane: e^T * H * e. Of the symmetric H
+// the lower triangle is read, whose rows are `stride` apart; n is a multiple of 4.
+using QuadraticForms = void (*)(const float* h, size_t stride, size_t n, const float* vectors,
+                                double* forms);
+
+void quadratic_forms_generic(const float* h, size_t stride, size_t n, const float* vectors,
+                             double* forms);
+void quadratic_forms_avx2(const float* h, size_t stride, size_t n, const float* vectors,
+                          double* forms);
+void quadratic_forms_avx512(const float* h, size_t stride, size_t n, const float* vectors,
+                            double* forms);
+
 // The fastest that this CPU runs.
 EncodeBlocks encode_blocks();
 FitGroup fit_group();
+QuadraticForms quadratic_forms();
 
 }  // namespace puna::quant

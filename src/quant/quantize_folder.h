@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Hugging Face folder into a compressed-tensors folder, which vLLM, transformers and Puna read:
-//   FP8_DYNAMIC  e4m3 with a scale per row; activations to fp8 per token
-//   W8A8         int8 with a scale per row; activations to int8 per token
-//   W4A16        int4 with a scale per group of columns, clipped where that loses least; or by
-//   GPTQ,
-//                or by AWQ, which changes the norms too
-// The embedding and the output head stay as they are, and so do the norms else. A failure, a full
-// disk or a stop leaves no folder. Source: llm-compressor's presets and compressed-tensors'
-// layouts.
+// A Hugging Face folder into a compressed-tensors folder, which vLLM, transformers and Puna read,
+// in one of the schemes of folder_scheme.h. W4A16 is rounded to the nearest, each group clipped
+// where that loses least; or by GPTQ; or by AWQ, which changes the norms too. The embedding and the
+// output head stay as they are, and so do the norms else. A failure, a full disk or a stop leaves
+// no folder.
 //
 //   RETURN_IF_ERROR(quantize_folder(checkpoint, "out", {.scheme = FolderScheme::kW4A16}));
 #pragma once
@@ -15,22 +11,16 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
-#include <string_view>
 
 #include "base/result.h"
 #include "formats/checkpoint.h"
 #include "quant/awq_layer.h"
+#include "quant/folder_scheme.h"
 #include "quant/gptq.h"
 #include "quant/quantize_model.h"
 
 namespace puna::quant {
-
-enum class FolderScheme : uint8_t { kFp8Dynamic, kW8A8, kW4A16 };
-
-// "FP8_DYNAMIC", "W8A8", "W4A16", in any case.
-std::optional<FolderScheme> find_folder_scheme(std::string_view name);
 
 struct FolderOptions {
   FolderScheme scheme = FolderScheme::kW4A16;
