@@ -14,6 +14,9 @@ namespace {
 constexpr double kTtftQuantileRate = 0.05;  // of the factors on estimated first-token times
 constexpr double kTtftFactorFloor = 0.1;
 constexpr double kTtftFactorCeiling = 20.0;
+// However exact quotes were lately: other programs change a machine's speed by as much within a
+// wait.
+constexpr double kLeastTtftSpread = 1.2;
 constexpr double kOutputMemory = 0.05;  // weight of the newest answer in the mean length
 constexpr double kShareMemory = 0.05;   // weight of the newest answer in the mean share
 constexpr auto kDeadlinePoll = std::chrono::milliseconds(5);
@@ -293,7 +296,7 @@ void Engine::State::follow_first_token(const Sequence& sequence, TimeNs now_ns) 
                  kTtftFactorFloor, kTtftFactorCeiling);
   load.ttft_p95_factor =
       std::clamp(follow_quantile(load.ttft_p95_factor, ratio, 0.95, kTtftQuantileRate),
-                 load.ttft_p50_factor, kTtftFactorCeiling);
+                 kLeastTtftSpread * load.ttft_p50_factor, kTtftFactorCeiling);
 }
 
 void Engine::State::note_step(TimeNs began_ns) {
