@@ -32,7 +32,7 @@ TEST(CalibrationSlow, ErrorsOfTheGateStayWithinTheirBudget) { expect_gate_calibr
 
 TEST(CalibrationSlow, PlannedItemsSuffice) {
   for (const double delta : {0.03, 0.05}) {
-    for (const int templates : {5, 8, 36}) expect_planned_power(delta, templates, 2000);
+    for (const int templates : {5, 8, 36}) expect_planned_power(delta, templates, 600);
   }
 }
 
