@@ -12,7 +12,7 @@
 namespace puna {
 
 inline constexpr uint64_t kQuickSliceNs = 100'000;  // the shortest that the kernel takes
-inline constexpr int32_t kQuickNice = -10;
+inline constexpr int32_t kQuickNice = -5;
 
 // False when the kernel refuses the slice; nothing changes then.
 bool make_thread_quick();
