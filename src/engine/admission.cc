@@ -144,7 +144,10 @@ Estimate Admission::estimate(const Request& request, const Claim& claim, TimeNs 
                   load.times.p50(load.decodes) / 2 +
                   outlook.prompt_s(rows, static_cast<double>(prompt));
   result.ttft_p50_s = result.ttft_s * load.ttft_p50_factor;
-  result.ttft_p95_s = result.ttft_s * load.ttft_p95_factor;
+  // The step that runs when it comes may have just begun.
+  const double step_s =
+      load.decodes.decode_rows > 0 ? std::max(load.times.p95(load.decodes), load.tpot_target_s) : 0;
+  result.ttft_p95_s = result.ttft_s * load.ttft_p95_factor + step_s / 2;
   const double longest = request.stop.max_tokens - 1;
   const double output = load.mean_output > 0 ? std::min(longest, load.mean_output - 1) : longest;
   result.end_p50_s = result.ttft_p50_s + output * result.tpot_p50_s;
