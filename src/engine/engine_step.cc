@@ -14,9 +14,9 @@ namespace {
 constexpr double kTtftQuantileRate = 0.05;  // of the factors on estimated first-token times
 constexpr double kTtftFactorFloor = 0.1;
 constexpr double kTtftFactorCeiling = 20.0;
-// However exact quotes were lately: other programs change a machine's speed by as much within a
-// wait.
-constexpr double kLeastTtftSpread = 1.2;
+// However exact quotes were lately: when a load begins, or other programs take the cores, steps
+// take as much longer than what was learned from the last ones.
+constexpr double kLeastTtftSpread = 1.3;
 constexpr double kOutputMemory = 0.05;  // weight of the newest answer in the mean length
 constexpr double kShareMemory = 0.05;   // weight of the newest answer in the mean share
 constexpr auto kDeadlinePoll = std::chrono::milliseconds(5);
