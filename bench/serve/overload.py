@@ -38,11 +38,14 @@ def row(name, reports):
     refused = sum(report["refused"] for report in reports)
     requests = sum(report["requests"] for report in reports)
     failed = sum(report["failed"] for report in reports)
+    errors = [report["refusals"]["retry_after_error"] for report in reports]
+    errors = [error["p50"] for error in errors if error["count"] > 0]
+    off_by = f"{100 * statistics.median(errors):.0f} %" if errors else "–"
     return (f"| {name} | {median(lambda r: r['request_offered']):.1f} | {median(lambda r: r['request_throughput']):.2f} "
             f"| {median(lambda r: r['request_goodput']):.2f} | {median(lambda r: r['ttft_ms']['p99']):,.0f} "
             f"| {median(lambda r: r['ttft_over_quote']['p99']):.2f} | {median(lambda r: r['tpot_ms']['p99']):.0f} "
             f"| {refused} of {requests} | {median(lambda r: r['refusals']['latency_ms']['p99']):.1f} "
-            f"| {100 * median(lambda r: r['refusals']['retry_after_error']['p50']):.0f} % | {failed} |")
+            f"| {off_by} | {failed} |")
 
 
 def main():

@@ -106,11 +106,23 @@ int64_t Admission::queued_tokens() const {
   return sum;
 }
 
+// Blocks, when it starts.
+int64_t Admission::reserve(const Request& request) const {
+  const ClassPolicy& policy = config_.classes[index_of(request.request_class)];
+  const int32_t output =
+      request.max_tokens_given ? request.stop.max_tokens : policy.default_output_tokens;
+  return kv::blocks_for_tokens(static_cast<int64_t>(request.prompt.size()) + output);
+}
+
 // How many start until it does, itself among them: others of its class, and of other classes and
 // tenants in between, as their turns were lately. Those that wait before it in its class are the
-// most there can be.
-int64_t Admission::starts_until(const Claim& claim, const Load& load) const {
+// most there can be. One that wants more blocks than are free starts when so many others could
+// have.
+int64_t Admission::starts_until(const Claim& claim, int64_t blocks, const Load& load) const {
   const DrainRate& rate = classes_[claim.rank].drain_rate;
+  if (claim.requests_ahead == 0 && blocks > load.free_blocks && load.starts.mean_blocks > 0) {
+    return static_cast<int64_t>(std::ceil(static_cast<double>(blocks) / load.starts.mean_blocks));
+  }
   if (rate.requests_per_s() <= 0 || load.starts_per_s <= 0) return claim.requests_ahead + 1;
   const double turns = std::max(1.0, load.starts_per_s / rate.requests_per_s());
   const double own = std::min(static_cast<double>(claim.class_requests + 1),
@@ -133,16 +145,21 @@ Estimate Admission::estimate(const Request& request, const Claim& claim, TimeNs 
   result.known = true;
   const StepOutlook outlook = step_outlook(load, config_, limits_);
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const int64_t starts = starts_until(claim, load);
-  const double rows = load.rows_at_start(starts);
+  const int64_t blocks = reserve(request);
+  // Before anybody else, and with room: in the next step, after the prompts that have begun.
+  const bool at_once =
+      claim.requests_ahead == 0 && load.free_slots > 0 && blocks <= load.free_blocks;
+  const int64_t starts = starts_until(claim, blocks, load);
+  const double rows = at_once ? load.decodes.decode_rows : load.rows_at_start(starts);
   StepShape with_it = outlook.shape(rows);
   with_it.add_decode(prompt);
   result.tpot_p50_s = load.times.p50(with_it);
   result.tpot_p95_s = std::max(load.times.p95(with_it), load.tpot_target_s);
-  result.wait_s = std::max(0.0, load.seconds_until_starts(starts, now_ns));
-  result.ttft_s = std::max(0.0, load.seconds_until_prompt(starts, now_ns)) +
-                  load.times.p50(load.decodes) / 2 +
-                  outlook.prompt_s(rows, static_cast<double>(prompt));
+  result.wait_s = at_once ? 0.0 : std::max(0.0, load.seconds_until_starts(starts, now_ns));
+  const double prompts_before = static_cast<double>(at_once ? load.prompt_backlog : 0);
+  const double turn_s = at_once ? 0.0 : std::max(0.0, load.seconds_until_prompt(starts, now_ns));
+  result.ttft_s = turn_s + load.times.p50(load.decodes) / 2 +
+                  outlook.prompt_s(rows, prompts_before + static_cast<double>(prompt));
   result.ttft_p50_s = result.ttft_s * load.ttft_p50_factor;
   // The step that runs when it comes may have just begun.
   const double step_s =

@@ -155,7 +155,8 @@ class Admission {
   void fill_ahead(Claim& claim) const;
   void fill_turns(Claim& claim) const;
   int64_t over_share(const Claim& claim) const;
-  int64_t starts_until(const Claim& claim, const Load& load) const;
+  int64_t reserve(const Request& request) const;
+  int64_t starts_until(const Claim& claim, int64_t blocks, const Load& load) const;
   double wait_for_share_s(const Claim& claim, int64_t over, TimeNs now_ns) const;
   std::unique_ptr<Refusal> queue_refusal(const Claim& claim, const Estimate& estimate,
                                          TimeNs now_ns) const;

@@ -326,6 +326,29 @@ TEST_F(EngineTest, NothingIsQuotedBeforeStepTimesAreKnown) {
   EXPECT_EQ(engine.stats().ttft_over_quote.sum(), 0.0);
 }
 
+// Nobody waits: a small request starts in the free blocks, a large one when an answer has ended.
+TEST_F(EngineTest, AQuoteCountsTheRequestsOwnBlocks) {
+  NullBackendConfig small = backend_config();
+  small.limits.num_blocks = 100;
+  NullBackend small_backend(small, &clock);
+  Engine engine(config, small_backend, tokenizer, clock);
+  engine.calibrate(300 * kNsPerMs);
+  std::vector<ChannelPtr> running;  // 32 blocks each
+  for (uint64_t seed = 1; seed <= 3; ++seed) {
+    running.push_back(submit(engine, request(410, 100, seed)));
+  }
+  while (running.back()->facts().first_token_ns == 0) engine.step();
+  const Quote little = *engine.quote(request(10, 4));
+  const Quote large = *engine.quote(request(410, 100, 9));
+  const ChannelPtr waits = submit(engine, request(410, 100, 9));
+  const TimeNs asked_ns = clock.now_ns();
+  while (waits->facts().first_token_ns == 0) engine.step();
+  const double took_s = to_seconds(waits->facts().first_token_ns - asked_ns);
+  EXPECT_LT(little.ttft_p50_s, 0.01);
+  EXPECT_NEAR(large.ttft_p50_s, took_s, 0.25 * took_s);
+  EXPECT_GT(took_s, 0.1);
+}
+
 TEST_F(EngineTest, WhatWasQuotedStandsInTheFactsAndInAMetric) {
   Engine engine(config, backend, tokenizer, clock);
   engine.calibrate(300 * kNsPerMs);

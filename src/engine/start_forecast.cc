@@ -59,7 +59,7 @@ StartForecast StartForecaster::walk(const StepOutlook& outlook, Room room) {
   const auto later = [](const Running& a, const Running& b) { return a.steps > b.steps; };
   std::make_heap(running_.begin(), running_.end(), later);
   const double token_s = outlook.added_s(mean_.prompt) / std::max(1.0, mean_.prompt);
-  StartForecast forecast;
+  StartForecast forecast = {.mean_blocks = mean_.blocks};
   double now_s = 0;
   double now_steps = 0;
   const auto rows = [&] { return static_cast<double>(running_.size()); };

@@ -23,6 +23,7 @@ inline constexpr size_t kForecastStarts = 64;
 
 struct StartForecast {
   int64_t num_starts = 0;                              // 0: no idea
+  double mean_blocks = 0;                              // of those that start
   std::array<double, kForecastStarts> starts_s = {};   // from now on: it leaves the queue
   std::array<double, kForecastStarts> prompts_s = {};  // prompts before its own are computed
   std::array<double, kForecastStarts> rows = {};       // that run then, before it
