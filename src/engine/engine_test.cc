@@ -329,7 +329,7 @@ TEST_F(EngineTest, NothingIsQuotedBeforeStepTimesAreKnown) {
 // Nobody waits: a small request starts in the free blocks, a large one when an answer has ended.
 TEST_F(EngineTest, AQuoteCountsTheRequestsOwnBlocks) {
   NullBackendConfig small = backend_config();
-  small.limits.num_blocks = 100;
+  small.limits.num_blocks = 116;  // 20 are free beside three answers
   NullBackend small_backend(small, &clock);
   Engine engine(config, small_backend, tokenizer, clock);
   engine.calibrate(300 * kNsPerMs);
@@ -347,6 +347,22 @@ TEST_F(EngineTest, AQuoteCountsTheRequestsOwnBlocks) {
   EXPECT_LT(little.ttft_p50_s, 0.01);
   EXPECT_NEAR(large.ttft_p50_s, took_s, 0.25 * took_s);
   EXPECT_GT(took_s, 0.1);
+}
+
+TEST_F(EngineTest, AQuotedP95StaysAboveTheP50HoweverExactQuotesWere) {
+  Engine engine(config, backend, tokenizer, clock);
+  engine.calibrate(300 * kNsPerMs);
+  for (uint64_t seed = 0; seed < 400; ++seed) {
+    submit(engine, request(20, 2, seed));
+    run(engine);
+  }
+  const Quote idle = *engine.quote(request(20, 2));
+  EXPECT_NEAR(idle.ttft_p95_s, 1.3 * idle.ttft_p50_s, 1e-9);
+  const ChannelPtr running = submit(engine, request(20, 20));
+  engine.step();
+  const Quote beside = *engine.quote(request(20, 2));
+  EXPECT_NEAR(beside.ttft_p95_s, 1.3 * beside.ttft_p50_s + 0.025, 1e-3)
+      << "half of a step of 50 ms more: it may have just begun";
 }
 
 TEST_F(EngineTest, WhatWasQuotedStandsInTheFactsAndInAMetric) {

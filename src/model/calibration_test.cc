@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -77,6 +78,11 @@ TEST(Calibration, HasEveryMatrixButTheHead) {
   ASSERT_TRUE(matrix.ok()) << matrix.error().message();
   EXPECT_EQ(matrix->entries.size(), static_cast<size_t>(spec.num_layers) * 7);
   EXPECT_EQ(matrix->find("output.weight"), nullptr);
+  for (const auto& [name, entry] : matrix->entries) {
+    EXPECT_EQ(entry.tokens, 32U) << name << ": rows without logits count in the last layer too";
+    const std::vector<float>* means = matrix->find(name);
+    EXPECT_GT(*std::max_element(means->begin(), means->end()), 0.0F) << name;
+  }
   const auto* down = matrix->find("blk.0.ffn_down.weight");
   ASSERT_NE(down, nullptr);
   EXPECT_EQ(down->size(), static_cast<size_t>(spec.intermediate_size));

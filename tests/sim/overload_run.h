@@ -144,13 +144,6 @@ class OverloadRun {
     std::sort(ratios.begin(), ratios.end());
     return ratios[ratios.size() * 99 / 100];
   }
-  double least_spread() {
-    double least = 100;
-    for (const FirstToken& first : first_tokens()) {
-      least = std::min(least, first.quoted_p95_s / first.quoted_p50_s);
-    }
-    return least;
-  }
 
  private:
   static double median(std::vector<double>& values) {

@@ -95,7 +95,6 @@ TEST_P(RetryAfter, QuotesHoldFromAnIdleServerOn) {
                 GetParam(), static_cast<int>(seed), run.over_quoted_p95(),
                 100 * run.median_quote_error());
     EXPECT_LE(run.over_quoted_p95(), 0.85);
-    EXPECT_GE(run.least_spread(), 1.3) << "of the quoted p95 over the p50";
   }
 }
 
