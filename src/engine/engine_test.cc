@@ -329,7 +329,7 @@ TEST_F(EngineTest, NothingIsQuotedBeforeStepTimesAreKnown) {
 // Nobody waits: a small request starts in the free blocks, a large one when an answer has ended.
 TEST_F(EngineTest, AQuoteCountsTheRequestsOwnBlocks) {
   NullBackendConfig small = backend_config();
-  small.limits.num_blocks = 116;  // 20 are free beside three answers
+  small.limits.num_blocks = 126;
   NullBackend small_backend(small, &clock);
   Engine engine(config, small_backend, tokenizer, clock);
   engine.calibrate(300 * kNsPerMs);
@@ -337,7 +337,10 @@ TEST_F(EngineTest, AQuoteCountsTheRequestsOwnBlocks) {
   for (uint64_t seed = 1; seed <= 3; ++seed) {
     running.push_back(submit(engine, request(410, 100, seed)));
   }
-  while (running.back()->facts().first_token_ns == 0) engine.step();
+  running.push_back(submit(engine, request(100, 60, 4)));  // 10, as the next ones may want
+  for (const ChannelPtr& each : running) {
+    while (each->facts().first_token_ns == 0) engine.step();
+  }
   const Quote little = *engine.quote(request(10, 4));
   const Quote large = *engine.quote(request(410, 100, 9));
   const ChannelPtr waits = submit(engine, request(410, 100, 9));

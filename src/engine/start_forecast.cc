@@ -63,8 +63,24 @@ StartForecast StartForecaster::walk(const StepOutlook& outlook, Room room) {
   double now_s = 0;
   double now_steps = 0;
   const auto rows = [&] { return static_cast<double>(running_.size()); };
-  double decode_s = outlook.decode_s(rows());
-  double step_tokens = outlook.step_tokens(rows(), mean_.prompt);
+  // While a slot is given from one to the next the number of rows goes to and fro.
+  struct Pace {
+    double rows = -1;
+    double decode_s = 0;
+    double step_tokens = 0;
+  };
+  std::array<Pace, 2> paces;  // of even and odd numbers
+  double decode_s = 0;
+  double step_tokens = 0;
+  const auto follow_rows = [&] {
+    Pace& pace = paces[running_.size() % 2];
+    if (pace.rows != rows()) {
+      pace = {rows(), outlook.decode_s(rows()), outlook.step_tokens(rows(), mean_.prompt)};
+    }
+    decode_s = pace.decode_s;
+    step_tokens = pace.step_tokens;
+  };
+  follow_rows();
   const auto pass = [&](double steps) {
     const double tokens = std::min(room.backlog, steps * step_tokens);
     room.backlog -= tokens;
@@ -77,8 +93,7 @@ StartForecast StartForecaster::walk(const StepOutlook& outlook, Room room) {
     room.blocks += running_.back().blocks;
     ++room.slots;
     running_.pop_back();
-    decode_s = outlook.decode_s(rows());
-    step_tokens = outlook.step_tokens(rows(), mean_.prompt);
+    follow_rows();
   };
   for (size_t i = 0; forecast.num_starts < static_cast<int64_t>(kForecastStarts); ++i) {
     const Waiting& next = at(i);
@@ -106,8 +121,7 @@ StartForecast StartForecaster::walk(const StepOutlook& outlook, Room room) {
     const double prompt_steps = std::max(1.0, std::ceil(room.backlog / step_tokens));
     runs({.steps = now_steps + prompt_steps + next.output - 1, .blocks = next.blocks});
     std::push_heap(running_.begin(), running_.end(), later);
-    decode_s = outlook.decode_s(rows());
-    step_tokens = outlook.step_tokens(rows(), mean_.prompt);
+    follow_rows();
   }
   return forecast;
 }

@@ -47,7 +47,8 @@ void Scenario::make_backend(bool wide) {
   backend.prefill_token_ns = 1 + static_cast<TimeNs>(dice.pick(50'000));
   if (!dice.chance(3)) {  // else paused ones are computed again
     backend.limits.num_host_blocks = dice.between(1, backend.limits.num_blocks);
-    backend.block_copy_ns = 1 + static_cast<TimeNs>(dice.pick(1'000'000));
+    backend.block_copy_ns =
+        1 + static_cast<TimeNs>(dice.pick(10'000'000));  // also slower than steps
   }
   decode_step_ns = backend.step_ns + backend.limits.max_num_seqs * backend.decode_row_ns;
 }
