@@ -280,9 +280,9 @@ Result<check::Certificate> Check::certificate(const check::CheckResult& result) 
   head.build = kVersion;
   head.device = gpu ? "cuda" : "cpu";
   if (!gpu) head.isa = model.isa.empty() ? kernels::available_isas().back() : model.isa;
-  head.kv_dtype = gpu ? "bf16" : plan::kv_type_name(flags_.pair.of_variant().kv_type());
-  head.base_kv_dtype = gpu ? "bf16" : plan::kv_type_name(flags_.pair.of_base().kv_type());
-  head.activations = gpu ? "bf16" : kernels::name(model.activations);
+  head.kv_dtype = gpu ? "f16" : plan::kv_type_name(flags_.pair.of_variant().kv_type());
+  head.base_kv_dtype = gpu ? "f16" : plan::kv_type_name(flags_.pair.of_base().kv_type());
+  head.activations = gpu ? "f16" : kernels::name(model.activations);
   head.template_name = pair_->chat_template->name();
   head.seed = flags_.seed;
   head.difficulty = flags_.difficulty;

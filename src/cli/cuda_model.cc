@@ -64,7 +64,7 @@ Result<plan::MemoryPlan> host_plan(const formats::ModelSpec& spec, const ModelFl
   size.max_batch_tokens = config.max_batch_tokens;
   size.max_model_len = config.max_model_len;
   ASSIGN_OR_RETURN(plan::PlanRequest request, plan_request(flags, size, tokenizer_bytes, system));
-  request.kv_type = kernels::KvType::kBF16;
+  request.kv_type = kernels::KvType::kBF16;  // for its size, which f16 has too
   request.host_kv_bytes = made.facts.host_kv;
   // As it is resident, it was counted as the runtime's.
   request.runtime_bytes -= std::min(request.runtime_bytes, made.facts.host_kv);
@@ -90,8 +90,8 @@ plan::DeviceMemory device_memory(const engine::CudaBackendFacts& facts) {
   return {.name = facts.device,
           .free_before = facts.free_before,
           .free_after = facts.free_after,
-          .owners = {{"weights", "bf16", facts.weights},
-                     {plan::kDeviceKvPool, "bf16 keys and values", facts.kv},
+          .owners = {{"weights", "f16", facts.weights},
+                     {plan::kDeviceKvPool, "f16 keys and values", facts.kv},
                      {"activations", "of the largest step", facts.activations},
                      {"attention", "partial results of decode rows", facts.attention}}};
 }

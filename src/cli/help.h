@@ -47,7 +47,7 @@ inline constexpr std::string_view kServeHelp =
   --memory-budget SIZE       all memory: 4GiB, 80% (default: a KV pool of at most a quarter of RAM)
   --threads N, --isa NAME    one per core; PUNA_CPU or the best of scalar, avx2, avx512, avx512_bf16
   --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
-  --device cuda[:N]          on a GPU, in bf16 (cpu); --memory-budget is of the host then, and of it
+  --device cuda[:N]          on a GPU, in f16 (cpu); --memory-budget is of the host then, and of it
   --host-kv-memory SIZE      for the KV blocks of paused requests (4GiB, at most a quarter; 0: none)
   --random-weights SHAPE     no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
   --seed N, --drain-timeout S   of requests without a seed (0); time to finish on SIGTERM (30)
@@ -72,7 +72,7 @@ Without PROMPT: a chat when stdin is a terminal, else stdin is the prompt.
   --activations TYPE       int8, int8-wide (faster, less exact), float (slow, the reference)
   --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
   --isa NAME               scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
-  --device cuda[:N]        on a GPU, in bf16 (cpu)
+  --device cuda[:N]        on a GPU, in f16 (cpu)
   --random-weights SHAPE   no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
 
 In a chat: /reset forgets it, /exit or Ctrl-D leaves, Ctrl-C stops an answer.

@@ -36,7 +36,7 @@ int64_t kv_elements(const ModelSpec& spec, int32_t num_blocks) {
 uint64_t bytes_of(int64_t count, size_t element) {
   return Arena::aligned(static_cast<uint64_t>(count) * element);
 }
-uint64_t halves(int64_t count) { return bytes_of(count, sizeof(BFloat16)); }
+uint64_t halves(int64_t count) { return bytes_of(count, sizeof(Float16)); }
 uint64_t floats(int64_t count) { return bytes_of(count, sizeof(float)); }
 
 int32_t most_pieces(const ModelSpec& spec) {
@@ -91,7 +91,7 @@ CudaLlamaBytes CudaLlama::bytes(const ModelSpec& spec, const CudaLlamaLimits& li
 }
 
 uint64_t CudaLlama::kv_block_bytes(const ModelSpec& spec) {
-  return static_cast<uint64_t>(spec.num_layers * kv_elements(spec, 1)) * sizeof(BFloat16);
+  return static_cast<uint64_t>(spec.num_layers * kv_elements(spec, 1)) * sizeof(Float16);
 }
 
 int64_t CudaLlama::piece_stride() const {
@@ -103,29 +103,29 @@ void CudaLlama::lay_out() {
   const int64_t inner = spec_.intermediate_size;
   const int64_t rows = cuda::padded_rows(limits_.max_rows);
   const int64_t logit_rows = cuda::padded_rows(limits_.max_logit_rows);
-  embedding_ = arena_.take<BFloat16>(spec_.vocab_size * hidden);
-  head_ = spec_.tied_head ? embedding_ : arena_.take<BFloat16>(spec_.vocab_size * hidden);
+  embedding_ = arena_.take<Float16>(spec_.vocab_size * hidden);
+  head_ = spec_.tied_head ? embedding_ : arena_.take<Float16>(spec_.vocab_size * hidden);
   output_norm_ = arena_.take<float>(hidden);
   layers_.resize(static_cast<size_t>(spec_.num_layers));
   for (Layer& layer : layers_) {
     layer.attn_norm = arena_.take<float>(hidden);
-    layer.qkv = arena_.take<BFloat16>(qkv_size(spec_) * hidden);
-    layer.attn_output = arena_.take<BFloat16>(hidden * spec_.q_size());
+    layer.qkv = arena_.take<Float16>(qkv_size(spec_) * hidden);
+    layer.attn_output = arena_.take<Float16>(hidden * spec_.q_size());
     layer.ffn_norm = arena_.take<float>(hidden);
-    layer.gate_up = arena_.take<BFloat16>(2 * inner * hidden);
-    layer.down = arena_.take<BFloat16>(hidden * inner);
-    layer.kv = arena_.take<BFloat16>(kv_elements(spec_, limits_.num_blocks));
+    layer.gate_up = arena_.take<Float16>(2 * inner * hidden);
+    layer.down = arena_.take<Float16>(hidden * inner);
+    layer.kv = arena_.take<Float16>(kv_elements(spec_, limits_.num_blocks));
   }
   work_.residual = arena_.take<float>(rows * hidden);
-  work_.normed = arena_.take<BFloat16>(rows * hidden);
-  work_.qkv = arena_.take<BFloat16>(rows * qkv_size(spec_));
-  work_.queries = arena_.take<BFloat16>(rows * spec_.q_size());
-  work_.attended = arena_.take<BFloat16>(rows * spec_.q_size());
-  work_.gate_up = arena_.take<BFloat16>(rows * 2 * inner);
-  work_.ffn = arena_.take<BFloat16>(rows * inner);
+  work_.normed = arena_.take<Float16>(rows * hidden);
+  work_.qkv = arena_.take<Float16>(rows * qkv_size(spec_));
+  work_.queries = arena_.take<Float16>(rows * spec_.q_size());
+  work_.attended = arena_.take<Float16>(rows * spec_.q_size());
+  work_.gate_up = arena_.take<Float16>(rows * 2 * inner);
+  work_.ffn = arena_.take<Float16>(rows * inner);
   work_.pieces = arena_.take<float>(rows * hidden * most_pieces(spec_));
   work_.last_residual = arena_.take<float>(logit_rows * hidden);
-  work_.logits_in = arena_.take<BFloat16>(logit_rows * hidden);
+  work_.logits_in = arena_.take<Float16>(logit_rows * hidden);
   work_.logits = arena_.take<float>(logit_rows * spec_.vocab_size);
   work_.rotations = arena_.take<float>(int64_t{limits_.max_positions} * spec_.head_dim);
   scratch_.max_chunks = cuda::chunks_of_positions(limits_.max_positions);
@@ -158,8 +158,9 @@ void CudaLlama::upload_rotations() {
 void CudaLlama::fill(cuda::Stream stream) {
   const int64_t hidden = spec_.hidden_size;
   uint64_t seed = 1;
-  const auto matrix = [&](BFloat16* to, int64_t rows, int64_t columns) {
-    cuda::fill_random(to, rows * columns, ++seed, kRandomDeviation, stream);
+  const auto matrix = [&](Float16* to, int64_t rows, int64_t columns) {
+    cuda::fill_random(to, rows * columns, ++seed, kRandomDeviation, cuda::RandomValues::kOfBFloat16,
+                      stream);
   };
   matrix(embedding_, spec_.vocab_size, hidden);
   if (head_ != embedding_) matrix(head_, spec_.vocab_size, hidden);
@@ -202,12 +203,13 @@ Result<> CudaLlama::prepare_gemms(cuda::Stream stream) {
   ASSIGN_OR_RETURN(library_, cuda::GemmLibrary::open());
   const int64_t hidden = spec_.hidden_size;
   const auto prepare = [&](GemmPtr& gemm, const cuda::GemmShape& shape, int32_t max_rows,
-                           BFloat16* x, void* out, auto weight_of) -> Result<> {
-    std::vector<const BFloat16*> weights;
+                           Float16* x, void* out, auto weight_of) -> Result<> {
+    std::vector<const Float16*> weights;
     for (const Layer& layer : layers_) {
       if (weights.size() < kTunedWeights) weights.push_back(weight_of(layer));
     }
-    cuda::fill_random(x, int64_t{cuda::padded_rows(max_rows)} * shape.columns, 7, 1.0F, stream);
+    cuda::fill_random(x, int64_t{cuda::padded_rows(max_rows)} * shape.columns, 7, 1.0F,
+                      cuda::RandomValues::kOfFloat16, stream);
     const cuda::GemmTuning tuning = {.weights = weights, .x = x, .out = out, .stream = stream};
     ASSIGN_OR_RETURN(gemm, library_->prepare(shape, max_rows, tuning));
     return Ok{};
@@ -259,7 +261,7 @@ Result<std::unique_ptr<CudaLlama>> CudaLlama::create(const ModelSpec& spec,
 }
 
 void CudaLlama::norm(float* residual, int32_t rows, const int32_t* row_index, int32_t parts,
-                     const float* weight, BFloat16* out, cuda::Stream stream) const {
+                     const float* weight, Float16* out, cuda::Stream stream) const {
   cuda::add_norm({.residual = residual,
                   .pieces = work_.pieces,
                   .piece_stride = piece_stride(),
@@ -291,7 +293,7 @@ void CudaLlama::project(const CudaStep& step, const Layer& layer, cuda::Stream s
 }
 
 cuda::AttentionArgs CudaLlama::attention_args(const CudaStep& step, const Layer& layer,
-                                              const BFloat16* queries) const {
+                                              const Float16* queries) const {
   return {.shape = attention_shape(spec_),
           .queries = queries,
           .kv = layer.kv,
@@ -375,7 +377,7 @@ void CudaLlama::forward(const CudaStep& step, cuda::Stream stream) const {
 
 CudaKvBlocks CudaLlama::kv_blocks() const {
   CudaKvBlocks blocks;
-  blocks.piece_bytes = static_cast<uint64_t>(kv_elements(spec_, 1)) * sizeof(BFloat16);
+  blocks.piece_bytes = static_cast<uint64_t>(kv_elements(spec_, 1)) * sizeof(Float16);
   blocks.num_blocks = limits_.num_blocks;
   for (const Layer& layer : layers_)
     blocks.layers.push_back(reinterpret_cast<std::byte*>(layer.kv));

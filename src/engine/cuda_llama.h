@@ -81,24 +81,24 @@ class CudaLlama {
  private:
   struct Layer {
     float* attn_norm = nullptr;
-    BFloat16* qkv = nullptr;  // [q_size + 2 * kv_size, hidden]
-    BFloat16* attn_output = nullptr;
+    Float16* qkv = nullptr;  // [q_size + 2 * kv_size, hidden]
+    Float16* attn_output = nullptr;
     float* ffn_norm = nullptr;
-    BFloat16* gate_up = nullptr;
-    BFloat16* down = nullptr;
-    BFloat16* kv = nullptr;
+    Float16* gate_up = nullptr;
+    Float16* down = nullptr;
+    Float16* kv = nullptr;
   };
   struct Work {
     float* residual = nullptr;
     float* last_residual = nullptr;  // [max_logit_rows, hidden]
-    BFloat16* normed = nullptr;
-    BFloat16* qkv = nullptr;
-    BFloat16* queries = nullptr;
-    BFloat16* attended = nullptr;
-    BFloat16* gate_up = nullptr;
-    BFloat16* ffn = nullptr;
+    Float16* normed = nullptr;
+    Float16* qkv = nullptr;
+    Float16* queries = nullptr;
+    Float16* attended = nullptr;
+    Float16* gate_up = nullptr;
+    Float16* ffn = nullptr;
     float* pieces = nullptr;
-    BFloat16* logits_in = nullptr;
+    Float16* logits_in = nullptr;
     float* logits = nullptr;
     float* rotations = nullptr;
   };
@@ -118,21 +118,21 @@ class CudaLlama {
   void attend_logit_rows(const CudaStep& step, const Layer& layer,
                          kernels::cuda::Stream stream) const;
   kernels::cuda::AttentionArgs attention_args(const CudaStep& step, const Layer& layer,
-                                              const BFloat16* queries) const;
+                                              const Float16* queries) const;
   // From what was attended to the residual's next pieces, pending.
   void finish(const Layer& layer, float* residual, int32_t rows,
               kernels::cuda::Stream stream) const;
   // Adds `parts` pieces to the residual and norms it.
   void norm(float* residual, int32_t rows, const int32_t* row_index, int32_t parts,
-            const float* weight, BFloat16* out, kernels::cuda::Stream stream) const;
+            const float* weight, Float16* out, kernels::cuda::Stream stream) const;
   int64_t piece_stride() const;
 
   const formats::ModelSpec spec_;
   const CudaLlamaLimits limits_;
   kernels::cuda::Arena arena_;
   int32_t decode_warps_ = 0;
-  BFloat16* embedding_ = nullptr;
-  BFloat16* head_ = nullptr;
+  Float16* embedding_ = nullptr;
+  Float16* head_ = nullptr;
   float* output_norm_ = nullptr;
   std::vector<Layer> layers_;
   Work work_;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/cuda/row_kernels.h"
 #include "quant/dequant.h"
 
 namespace puna::engine {
@@ -16,15 +17,16 @@ namespace cuda = kernels::cuda;
 using formats::TensorView;
 
 constexpr int64_t kBufferElements = int64_t{8} << 20;  // 16 MiB each
+constexpr float kLargestFloat16 = 65504.0F;
 
 }  // namespace
 
 Result<CudaUpload> CudaUpload::create(const formats::Checkpoint& checkpoint, cuda::Stream stream) {
   CudaUpload upload(checkpoint, stream);
   ASSIGN_OR_RETURN(upload.pinned_,
-                   cuda::Arena::pinned(2 * kBufferElements * sizeof(BFloat16), "loading weights"));
+                   cuda::Arena::pinned(2 * kBufferElements * sizeof(Float16), "loading weights"));
   for (Buffer& buffer : upload.buffers_) {
-    buffer.data = upload.pinned_.take<BFloat16>(kBufferElements);
+    buffer.data = upload.pinned_.take<Float16>(kBufferElements);
     cuda::check_device(cudaEventCreateWithFlags(&buffer.copied, cudaEventDisableTiming),
                        "creating an event");
   }
@@ -38,19 +40,20 @@ int64_t CudaUpload::source_row(int64_t row, bool rotated) const {
   return row - in_head + in_head / 2 + (in_head % 2) * (spec.head_dim / 2);
 }
 
-void CudaUpload::convert_row(const TensorView& view, int64_t row, BFloat16* to) {
+void CudaUpload::convert_row(const TensorView& view, int64_t row, Float16* to) {
   const size_t row_bytes = view.data.size() / static_cast<size_t>(view.rows);
   const auto bytes = view.data.subspan(static_cast<size_t>(row) * row_bytes, row_bytes);
-  if (view.type == formats::TensorType::kBF16) {
-    std::memcpy(to, bytes.data(), row_bytes);
+  if (view.type == formats::TensorType::kBF16 || view.type == formats::TensorType::kF16) {
+    std::memcpy(to, bytes.data(), row_bytes);  // copy() has bf16 converted by the device
     return;
   }
   row_.resize(static_cast<size_t>(view.columns));
   quant::dequantize(view.type, bytes, row_);
-  for (size_t i = 0; i < row_.size(); ++i) to[i] = to_bfloat16(row_[i]);
+  for (size_t i = 0; i < row_.size(); ++i)
+    to[i] = to_float16(std::clamp(row_[i], -kLargestFloat16, kLargestFloat16));
 }
 
-void CudaUpload::copy(formats::WeightId id, BFloat16* to, bool rotated) {
+void CudaUpload::copy(formats::WeightId id, Float16* to, bool rotated) {
   const TensorView& view = checkpoint_->tensor(id);
   const int64_t most = kBufferElements / view.columns;
   CHECK_GT(most, 0);
@@ -61,10 +64,12 @@ void CudaUpload::copy(formats::WeightId id, BFloat16* to, bool rotated) {
     for (int64_t row = 0; row < rows; ++row)
       convert_row(view, source_row(first + row, rotated), buffer.data + row * view.columns);
     cuda::check_device(cudaMemcpyAsync(to + first * view.columns, buffer.data,
-                                       static_cast<size_t>(rows * view.columns) * sizeof(BFloat16),
+                                       static_cast<size_t>(rows * view.columns) * sizeof(Float16),
                                        cudaMemcpyHostToDevice, stream_),
                        "copying weights");
     cuda::check_device(cudaEventRecord(buffer.copied, stream_), "copying weights");
+    if (view.type == formats::TensorType::kBF16)
+      cuda::from_bfloat16(to + first * view.columns, rows * view.columns, stream_);
   }
 }
 

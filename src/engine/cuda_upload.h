@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights of a checkpoint to the device, as bf16 matrices and f32 vectors, through two pinned
+// Weights of a checkpoint to the device, as f16 matrices and f32 vectors, through two pinned
 // buffers: one is filled while the other is copied. Used while loading, by one thread.
 #pragma once
 
@@ -20,21 +20,21 @@ class CudaUpload {
  public:
   static Result<CudaUpload> create(const formats::Checkpoint& checkpoint,
                                    kernels::cuda::Stream stream);
-  void matrix(formats::WeightId id, BFloat16* to) { copy(id, to, false); }
+  void matrix(formats::WeightId id, Float16* to) { copy(id, to, false); }
   // Query and key rows, so that pairs (2i, 2i + 1) rotate together whatever the file's layout.
-  void rotated_matrix(formats::WeightId id, BFloat16* to) { copy(id, to, true); }
+  void rotated_matrix(formats::WeightId id, Float16* to) { copy(id, to, true); }
   void vector(formats::WeightId id, float* to);
   void finish();  // waits for the copies
 
  private:
   struct Buffer {
-    BFloat16* data = nullptr;
+    Float16* data = nullptr;
     CUevent_st* copied = nullptr;
   };
   CudaUpload(const formats::Checkpoint& checkpoint, kernels::cuda::Stream stream)
       : checkpoint_(&checkpoint), stream_(stream) {}
-  void copy(formats::WeightId id, BFloat16* to, bool rotated);
-  void convert_row(const formats::TensorView& view, int64_t row, BFloat16* to);
+  void copy(formats::WeightId id, Float16* to, bool rotated);
+  void convert_row(const formats::TensorView& view, int64_t row, Float16* to);
   int64_t source_row(int64_t row, bool rotated) const;
 
   const formats::Checkpoint* checkpoint_;

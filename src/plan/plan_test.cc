@@ -511,8 +511,8 @@ TEST(LedgerTest, AGpusOwnersStandBesideTheHosts) {
       .name = "GPU",
       .free_before = 10 * kGiB,
       .free_after = 4 * kGiB,
-      .owners = {{"weights", "bf16", 3 * kGiB}, {kDeviceKvPool, "bf16 keys and values", 4096000}}};
-  EXPECT_THAT(device.table(), HasSubstr("3.0 GiB  bf16\n"));
+      .owners = {{"weights", "f16", 3 * kGiB}, {kDeviceKvPool, "f16 keys and values", 4096000}}};
+  EXPECT_THAT(device.table(), HasSubstr("3.0 GiB  f16\n"));
   EXPECT_THAT(device.table(), HasSubstr("of 10.0 GiB free before, 6.0 GiB taken\n"));
   const Ledger ledger(*plan, device);
   const LiveUse use{.kv_usage = 0.25};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention over paged keys and values, in bf16 on tensor cores with f32 sums.
+// Causal attention over paged keys and values, in f16 on tensor cores with f32 sums.
 //
 // One arithmetic for decode and prefill: keys are taken in tiles of kTileKeys with a running
 // maximum inside a chunk of kChunkKeys absolute positions; chunks start afresh and are merged in
@@ -47,11 +47,11 @@ bool attention_supports(const AttentionShape& shape);
 
 struct AttentionArgs {
   AttentionShape shape;
-  const BFloat16* queries;  // [rows, num_heads * head_dim]
-  const BFloat16* kv;       // of one layer: kv_layout.h
+  const Float16* queries;  // [rows, num_heads * head_dim]
+  const Float16* kv;       // of one layer: kv_layout.h
   const int32_t* block_tables;
-  BFloat16* out;  // [rows, num_heads * head_dim]
-  float scale;    // of the scores
+  Float16* out;  // [rows, num_heads * head_dim]
+  float scale;   // of the scores
 };
 
 // Where decode's warps leave what they found in rows of several chunks.
@@ -64,9 +64,9 @@ int64_t partial_floats(const AttentionShape& shape, int32_t rows, int32_t max_ch
 // Rows that come as the projection gave them: attention_decode() then does for them what
 // rotate_and_store() would, and AttentionArgs::queries is not read.
 struct UnrotatedRows {
-  const BFloat16* qkv = nullptr;     // [rows, (num_heads + 2 * num_kv_heads) * head_dim]
+  const Float16* qkv = nullptr;      // [rows, (num_heads + 2 * num_kv_heads) * head_dim]
   const float* rotations = nullptr;  // [max positions, head_dim / 2, (cos, sin)]
-  BFloat16* kv = nullptr;            // AttentionArgs::kv, for the rows' own keys and values
+  Float16* kv = nullptr;             // AttentionArgs::kv, for the rows' own keys and values
 };
 
 // Rows of one position each, all on the device, so that a graph may replay it.

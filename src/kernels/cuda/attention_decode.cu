@@ -127,7 +127,7 @@ class Copies {
 #pragma unroll
     for (int i = 0; i < kBlocksPerHalf; ++i) {
       const int block = __shfl_sync(~0U, block_, half * kBlocksPerHalf + i);
-      const BFloat16* from =
+      const Float16* from =
           args_.attention.kv +
           block_offset<kDim>(args_.attention.shape, block, work_.kv_head, values) +
           lane * kUnitElements;
@@ -162,8 +162,8 @@ __device__ inline void load_queries(uint32_t (&queries)[kDim / 16][4], const Dec
   const bool rotate = args.unrotated.qkv != nullptr;
   const int64_t row_size = rotate ? int64_t{shape.num_heads + 2 * shape.num_kv_heads} * kDim
                                   : int64_t{shape.num_heads} * kDim;
-  const BFloat16* row = (rotate ? args.unrotated.qkv : args.attention.queries) +
-                        work.item.row * row_size + work.kv_head * group * kDim;
+  const Float16* row = (rotate ? args.unrotated.qkv : args.attention.queries) +
+                       work.item.row * row_size + work.kv_head * group * kDim;
   const auto* rotations = reinterpret_cast<const float2*>(args.unrotated.rotations) +
                           int64_t{work.item.position} * (kDim / 2);
 #pragma unroll
@@ -236,8 +236,8 @@ __device__ inline float* partial_of(const DecodeArgs& args, int row, int kv_head
   return args.scratch.partials + index * partial_size(group, dim);
 }
 
-__device__ inline BFloat16* out_of(const DecodeArgs& args, int row, int kv_head, int group,
-                                   int dim) {
+__device__ inline Float16* out_of(const DecodeArgs& args, int row, int kv_head, int group,
+                                  int dim) {
   return args.attention.out +
          (int64_t{row} * args.attention.shape.num_heads + kv_head * group) * dim;
 }
@@ -249,7 +249,7 @@ __device__ inline void write_out(const DecodeArgs& args, const Work& work, int g
   RowState<kDim> total;
   merge_chunk(total, chunk);  // into nothing, as prefill does
   const int lane = threadIdx.x;
-  BFloat16* out = out_of(args, work.item.row, work.kv_head, group, kDim);
+  Float16* out = out_of(args, work.item.row, work.kv_head, group, kDim);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int head = lane / 4 + 8 * half;
@@ -257,8 +257,8 @@ __device__ inline void write_out(const DecodeArgs& args, const Work& work, int g
 #pragma unroll
     for (int i = 0; i < kDim / 8; ++i) {
       *reinterpret_cast<uint32_t*>(out + head * kDim + 8 * i + 2 * (lane % 4)) =
-          pack_bf16(normalised(total.out[i][2 * half], total.weights.sum[half]),
-                    normalised(total.out[i][2 * half + 1], total.weights.sum[half]));
+          to_half_pair(normalised(total.out[i][2 * half], total.weights.sum[half]),
+                       normalised(total.out[i][2 * half + 1], total.weights.sum[half]));
     }
   }
 }
@@ -322,8 +322,8 @@ __global__ void merge_kernel(DecodeArgs args) {
     }
   }
   reinterpret_cast<uint2*>(out_of(args, row, kv_head, group, kDim))[quad] = {
-      pack_bf16(normalised(total.x, sum), normalised(total.y, sum)),
-      pack_bf16(normalised(total.z, sum), normalised(total.w, sum))};
+      to_half_pair(normalised(total.x, sum), normalised(total.y, sum)),
+      to_half_pair(normalised(total.z, sum), normalised(total.w, sum))};
 }
 
 // kHalves 1: at most eight query heads for a KV head.

@@ -28,15 +28,15 @@ __device__ inline void write_rows(const AttentionArgs& attention, const QueryTil
   for (int half = 0; half < 2; ++half) {
     const int row = warp_row + lane / 4 + 8 * half;
     if (row / group >= tile.num_rows) continue;
-    BFloat16* out =
+    Float16* out =
         attention.out + (int64_t{tile.first_row + row / group} * attention.shape.num_heads +
                          kv_head * group + row % group) *
                             kDim;
 #pragma unroll
     for (int i = 0; i < kDim / 8; ++i) {
       *reinterpret_cast<uint32_t*>(out + 8 * i + 2 * (lane % 4)) =
-          pack_bf16(normalised(total.out[i][2 * half], total.weights.sum[half]),
-                    normalised(total.out[i][2 * half + 1], total.weights.sum[half]));
+          to_half_pair(normalised(total.out[i][2 * half], total.weights.sum[half]),
+                       normalised(total.out[i][2 * half + 1], total.weights.sum[half]));
     }
   }
 }

@@ -3,11 +3,10 @@
 // warp's arithmetic on them. Every rounding is spelled out, so that both compile to the same one.
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include <cstdint>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/elementwise.cuh"
 
 namespace puna::kernels::cuda {
 
@@ -29,7 +28,7 @@ __device__ inline void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Byte offset of 16-byte unit `unit` of row `row` in a tile of kDim bf16 columns, whose rows lie as
+// Byte offset of 16-byte unit `unit` of row `row` in a tile of kDim f16 columns, whose rows lie as
 // in KV blocks.
 template <int kDim>
 __device__ inline uint32_t tile_offset(int row, int unit) {
@@ -62,7 +61,7 @@ __device__ inline void load_two_transposed(uint32_t (&to)[2], uint32_t address) 
 __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                     uint32_t b1) {
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
       "{%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -72,11 +71,6 @@ __device__ inline float exp2_approx(float x) {
   float y;
   asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-}
-
-__device__ inline uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
 // What probabilities are relative to; any finite number while no key was seen.
@@ -194,7 +188,7 @@ __device__ inline void pack_tile(TileProbabilities& packed, const TileScores& pr
     for (int half = 0; half < 2; ++half) {
       packed[group / 2][group % 2 * 2 + half] =
           half < kHalves
-              ? pack_bf16(probabilities[group][2 * half], probabilities[group][2 * half + 1])
+              ? to_half_pair(probabilities[group][2 * half], probabilities[group][2 * half + 1])
               : 0;
     }
   }
@@ -290,7 +284,7 @@ __device__ inline void copy_tile(uint32_t keys, uint32_t values, const Attention
         first_key + i / kOfBlock * kCellsPerBlock + cell_of_place(place, kDim / kUnitElements);
     const bool valid = position < end;
     const int32_t block = valid ? table[position / kCellsPerBlock] : 0;
-    const BFloat16* from =
+    const Float16* from =
         args.kv + kv_cells(block, args.shape.num_kv_heads, kv_head, false) * kCellsPerBlock * kDim +
         place * kUnitElements;
     copy_async(keys + i * 16, from, valid);

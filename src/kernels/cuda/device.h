@@ -26,7 +26,7 @@ struct DeviceFacts {
   uint64_t free_bytes = 0;
 };
 
-inline constexpr int32_t kOldestMajor = 8;  // bf16 tensor cores and cp.async
+inline constexpr int32_t kOldestMajor = 8;  // cp.async, and tensor cores as attention uses them
 
 // Makes GPU `ordinal` the calling thread's. Errors: kUnavailable without a driver or that GPU,
 // kUnsupported for one older than kOldestMajor.

@@ -57,7 +57,7 @@ class CublasGemm final : public Gemm {
       : lt_(lt), handle_(handle), shape_(shape) {}
 
   Result<> prepare(int32_t max_rows, const GemmTuning& tuning);
-  void run(const BFloat16* x, const BFloat16* weight, void* out, int32_t rows,
+  void run(const Float16* x, const Float16* weight, void* out, int32_t rows,
            Stream stream) const override {
     const int32_t wanted = padded_rows(rows);
     const auto plan = std::lower_bound(plans_.begin(), plans_.end(), wanted,
@@ -71,7 +71,7 @@ class CublasGemm final : public Gemm {
   Result<> create_descriptors();
   Result<Plan> layouts_for(int32_t rows) const;
   Result<std::vector<Plan>> candidates(int32_t rows, int32_t most) const;
-  cublasStatus_t multiply(const Plan& plan, const BFloat16* x, const BFloat16* weight, void* out,
+  cublasStatus_t multiply(const Plan& plan, const Float16* x, const Float16* weight, void* out,
                           Stream stream) const;
   bool results_of(const Plan& plan, const GemmTuning& tuning, std::vector<std::byte>& bytes) const;
   float time(const Plan& plan, const GemmTuning& tuning) const;
@@ -118,7 +118,7 @@ Result<> CublasGemm::create_descriptors() {
   RETURN_IF_CUBLAS(lt_.preference_set(preference_, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                       &no_workspace, sizeof no_workspace));
   const int64_t piece = shape_.columns / shape_.pieces;
-  ASSIGN_OR_RETURN(weight_, layout(CUDA_R_16BF, piece, shape_.outputs, shape_.columns, piece));
+  ASSIGN_OR_RETURN(weight_, layout(CUDA_R_16F, piece, shape_.outputs, shape_.columns, piece));
   return Ok{};
 }
 
@@ -126,8 +126,8 @@ Result<Plan> CublasGemm::layouts_for(int32_t rows) const {
   Plan plan;
   plan.rows = rows;
   const int64_t piece = shape_.columns / shape_.pieces;
-  ASSIGN_OR_RETURN(plan.x, layout(CUDA_R_16BF, piece, rows, shape_.columns, piece));
-  ASSIGN_OR_RETURN(plan.out, layout(shape_.f32_out ? CUDA_R_32F : CUDA_R_16BF, shape_.outputs, rows,
+  ASSIGN_OR_RETURN(plan.x, layout(CUDA_R_16F, piece, rows, shape_.columns, piece));
+  ASSIGN_OR_RETURN(plan.out, layout(shape_.f32_out ? CUDA_R_32F : CUDA_R_16F, shape_.outputs, rows,
                                     shape_.outputs, shape_.piece_stride));
   return plan;
 }
@@ -152,7 +152,7 @@ Result<std::vector<Plan>> CublasGemm::candidates(int32_t rows, int32_t most) con
   return result;
 }
 
-cublasStatus_t CublasGemm::multiply(const Plan& plan, const BFloat16* x, const BFloat16* weight,
+cublasStatus_t CublasGemm::multiply(const Plan& plan, const Float16* x, const Float16* weight,
                                     void* out, Stream stream) const {
   const float one = 1.0F;
   const float zero = 0.0F;

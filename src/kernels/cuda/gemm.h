@@ -26,15 +26,15 @@ struct GemmShape {
   int64_t outputs = 0;       // rows of the weight
   int64_t columns = 0;       // of the weight, and of x
   int32_t pieces = 1;        // that K is cut into; more than 1 needs f32_out
-  bool f32_out = false;      // else bf16
+  bool f32_out = false;      // else f16
   int64_t piece_stride = 0;  // elements between the pieces' results
 };
 // Pieces of a weight whose results are f32.
 int32_t gemm_pieces(int64_t outputs, int64_t columns);
 
 struct GemmTuning {
-  std::span<const BFloat16* const> weights;  // of this shape, at least one; timed in turn
-  const BFloat16* x = nullptr;               // [max_rows, columns], random
+  std::span<const Float16* const> weights;  // of this shape, at least one; timed in turn
+  const Float16* x = nullptr;               // [max_rows, columns], random
   void* out = nullptr;
   Stream stream = nullptr;
 };
@@ -57,7 +57,7 @@ class Gemm {
  public:
   virtual ~Gemm() = default;
   // x and out have room for padded_rows(rows) rows; what is beyond `rows` is not defined.
-  virtual void run(const BFloat16* x, const BFloat16* weight, void* out, int32_t rows,
+  virtual void run(const Float16* x, const Float16* weight, void* out, int32_t rows,
                    Stream stream) const = 0;
   virtual std::string summary() const = 0;  // algorithms chosen, for logs
 };

@@ -17,7 +17,7 @@
 namespace puna::kernels::cuda {
 
 inline constexpr int32_t kCellsPerBlock = 16;  // positions in a KV block
-inline constexpr int32_t kUnitElements = 8;    // bf16 values in 16 bytes
+inline constexpr int32_t kUnitElements = 8;    // f16 values in 16 bytes
 
 // The number of a head's cells, of keys or of values in a block, in a layer.
 PUNA_HOST_DEVICE constexpr int64_t kv_cells(int32_t block, int32_t num_kv_heads, int32_t kv_head,

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cuda_bf16.h>
+
 #include "base/check.h"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/kv_layout.h"
@@ -74,8 +76,8 @@ __global__ void __launch_bounds__(kThreads) add_norm_kernel(AddNormArgs args) {
     if (i >= vectors) break;
     const float4 weight = reinterpret_cast<const float4*>(args.weight)[i];
     const float4 value = values[k];
-    out[i] = {to_bf16_pair(value.x * scale * weight.x, value.y * scale * weight.y),
-              to_bf16_pair(value.z * scale * weight.z, value.w * scale * weight.w)};
+    out[i] = {to_half_pair(value.x * scale * weight.x, value.y * scale * weight.y),
+              to_half_pair(value.z * scale * weight.z, value.w * scale * weight.w)};
   }
 }
 
@@ -118,7 +120,7 @@ __global__ void rotate_kernel(RotateArgs args) {
 __device__ uint32_t silu_pair(uint32_t gate, uint32_t up) {
   const float2 g = to_floats(gate);
   const float2 u = to_floats(up);
-  return to_bf16_pair(silu_product(g.x, u.x), silu_product(g.y, u.y));
+  return to_limited_half_pair(silu_product(g.x, u.x), silu_product(g.y, u.y));
 }
 
 __device__ void copy_row(const uint4* from, uint4* to, int count) {
@@ -135,7 +137,7 @@ __global__ void gather_kernel(GatherArgs args) {
            reinterpret_cast<uint4*>(args.residual_out + to * args.hidden), args.hidden / 4);
 }
 
-__global__ void swiglu_kernel(const BFloat16* gate_up, BFloat16* out, int intermediate) {
+__global__ void swiglu_kernel(const Float16* gate_up, Float16* out, int intermediate) {
   wait_for_previous_kernel();
   const int units = intermediate / 8;
   const int unit = static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x);
@@ -161,12 +163,25 @@ __device__ float normal_like(uint64_t seed, uint64_t index) {
   return sum * 1.7320508F;
 }
 
-__global__ void fill_random_kernel(BFloat16* out, int64_t count, uint64_t seed, float deviation) {
+// In place: a thread reads its numbers before it writes them.
+__global__ void from_bfloat16_kernel(uint32_t* values, int64_t pairs) {
+  wait_for_previous_kernel();
+  const int64_t stride = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < pairs; i += stride) {
+    const uint32_t pair = values[i];
+    values[i] =
+        to_limited_half_pair(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000U));
+  }
+}
+
+__global__ void fill_random_kernel(Float16* out, int64_t count, uint64_t seed, float deviation,
+                                   RandomValues values) {
   wait_for_previous_kernel();
   const int64_t stride = int64_t{gridDim.x} * kThreads;
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += stride) {
-    const float value = normal_like(seed, static_cast<uint64_t>(i)) * deviation;
-    reinterpret_cast<__nv_bfloat16*>(out)[i] = __float2bfloat16_rn(value);
+    float value = normal_like(seed, static_cast<uint64_t>(i)) * deviation;
+    if (values == RandomValues::kOfBFloat16) value = __bfloat162float(__float2bfloat16_rn(value));
+    reinterpret_cast<__half*>(out)[i] = __float2half_rn(value);
   }
 }
 
@@ -206,7 +221,7 @@ void gather_rows(const GatherArgs& args, Stream stream) {
   launch(gather_kernel, dim3(static_cast<unsigned>(args.rows)), kThreads, 0, stream, args);
 }
 
-void swiglu(const BFloat16* gate_up, BFloat16* out, int32_t rows, int32_t intermediate,
+void swiglu(const Float16* gate_up, Float16* out, int32_t rows, int32_t intermediate,
             Stream stream) {
   CHECK_EQ(intermediate % kColumnUnit, 0);
   const int blocks = (intermediate / 8 + kThreads - 1) / kThreads;
@@ -214,8 +229,15 @@ void swiglu(const BFloat16* gate_up, BFloat16* out, int32_t rows, int32_t interm
          0, stream, gate_up, out, intermediate);
 }
 
-void fill_random(BFloat16* out, int64_t count, uint64_t seed, float deviation, Stream stream) {
-  launch(fill_random_kernel, 2048, kThreads, 0, stream, out, count, seed, deviation);
+void from_bfloat16(Float16* values, int64_t count, Stream stream) {
+  CHECK_EQ(count % 2, 0);
+  launch(from_bfloat16_kernel, 2048, kThreads, 0, stream, reinterpret_cast<uint32_t*>(values),
+         count / 2);
+}
+
+void fill_random(Float16* out, int64_t count, uint64_t seed, float deviation, RandomValues values,
+                 Stream stream) {
+  launch(fill_random_kernel, 2048, kThreads, 0, stream, out, count, seed, deviation, values);
 }
 
 void fill_value(float* out, int64_t count, float value, Stream stream) {

@@ -21,8 +21,8 @@ struct EmbedArgs {
   const int32_t* tokens;
   const int32_t* slots;
   const int32_t* last_tokens;
-  const BFloat16* table;  // [vocab_size, hidden]
-  float* out;             // [rows, hidden]
+  const Float16* table;  // [vocab_size, hidden]
+  float* out;            // [rows, hidden]
   int32_t rows;
   int32_t hidden;
 };
@@ -38,7 +38,7 @@ struct AddNormArgs {
   const int32_t* row_index;  // null: all rows
   const float* weight;       // [hidden]
   float eps;
-  BFloat16* out;  // [rows, hidden]
+  Float16* out;  // [rows, hidden]
   int32_t rows;
   int32_t hidden;
 };
@@ -46,12 +46,12 @@ void add_norm(const AddNormArgs& args, Stream stream);
 
 // Queries and keys rotated (pairs 2i, 2i + 1), keys and values stored into their cells.
 struct RotateArgs {
-  const BFloat16* qkv;       // [rows, (num_heads + 2 * num_kv_heads) * head_dim]
+  const Float16* qkv;        // [rows, (num_heads + 2 * num_kv_heads) * head_dim]
   const int32_t* positions;  // [rows]
   const int32_t* cells;      // [rows]: block * 16 + place in it; -1: not stored
   const float* rotations;    // [max positions, head_dim / 2, (cos, sin)]
-  BFloat16* queries;         // [rows, num_heads * head_dim]
-  BFloat16* kv;              // of one layer: kv_layout.h
+  Float16* queries;          // [rows, num_heads * head_dim]
+  Float16* kv;               // of one layer: kv_layout.h
   int32_t rows;
   int32_t num_heads;
   int32_t num_kv_heads;
@@ -62,8 +62,8 @@ void rotate_and_store(const RotateArgs& args, Stream stream);
 // Rows row_index[0 … rows) of queries and residual, one after the other.
 struct GatherArgs {
   const int32_t* row_index;  // [rows]
-  const BFloat16* queries;   // [*, q_size]
-  BFloat16* queries_out;     // [rows, q_size]
+  const Float16* queries;    // [*, q_size]
+  Float16* queries_out;      // [rows, q_size]
   int32_t q_size;            // a multiple of kColumnUnit, as hidden
   const float* residual;     // [*, hidden]
   float* residual_out;       // [rows, hidden]
@@ -72,12 +72,20 @@ struct GatherArgs {
 };
 void gather_rows(const GatherArgs& args, Stream stream);
 
-// out = silu(gate) * up, where a row of gate_up is gate then up.
-void swiglu(const BFloat16* gate_up, BFloat16* out, int32_t rows, int32_t intermediate,
+// out = silu(gate) * up, where a row of gate_up is gate then up; f16's largest number where it is
+// more.
+void swiglu(const Float16* gate_up, Float16* out, int32_t rows, int32_t intermediate,
             Stream stream);
 
-// Values from a normal-like distribution of the given deviation, a pure function of (seed, index).
-void fill_random(BFloat16* out, int64_t count, uint64_t seed, float deviation, Stream stream);
+// In place, from bf16 as a file has it: exact but for numbers below 2^-17 in size, which keep f16's
+// steps of 2^-24, and those beyond f16's largest, which become that one. `count` is even.
+void from_bfloat16(Float16* values, int64_t count, Stream stream);
+
+// Values from a normal-like distribution of the given deviation, a pure function of (seed, index):
+// of all that f16 has, or of those that bf16 has too, as most models' weights.
+enum class RandomValues { kOfFloat16, kOfBFloat16 };
+void fill_random(Float16* out, int64_t count, uint64_t seed, float deviation, RandomValues values,
+                 Stream stream);
 void fill_value(float* out, int64_t count, float value, Stream stream);
 
 }  // namespace puna::kernels::cuda

@@ -11,14 +11,14 @@
 namespace puna::kernels::cuda {
 namespace {
 
-constexpr double kHalfUlp = 1.0 / 256;  // of bf16, relative
+constexpr double kHalfUlp = 1.0 / 2048;  // of f16, relative
 
 TEST(CudaRows, EmbedTakesTheRowOfTheTokenOrOfTheSlotsLastOne) {
   std::mt19937 random(1);
   const int32_t hidden = 72;
   const int32_t vocab = 50;
   const auto table = normal_halves(static_cast<size_t>(vocab * hidden), random);
-  DeviceArray<BFloat16> device_table(table);
+  DeviceArray<Float16> device_table(table);
   DeviceArray<int32_t> tokens(std::vector<int32_t>{3, -1, 49, -1});
   DeviceArray<int32_t> slots(std::vector<int32_t>{0, 2, 1, 0});
   DeviceArray<int32_t> last(std::vector<int32_t>{11, 12, 13});
@@ -56,7 +56,7 @@ void expect_normed(int32_t hidden, int32_t parts, bool gather) {
   DeviceArray<float> device_weight(weight);
   DeviceArray<int32_t> device_index(index);
   const size_t out_rows = gather ? index.size() : rows;
-  DeviceArray<BFloat16> out(out_rows * h);
+  DeviceArray<Float16> out(out_rows * h);
   add_norm({.residual = device_residual.data(),
             .pieces = device_pieces.data(),
             .piece_stride = static_cast<int64_t>(stride),
@@ -104,9 +104,9 @@ TEST(CudaRows, GathersQueriesAndResidual) {
   const auto queries = normal_halves(size_t{10} * q_size, random);
   const auto residual = normal_floats(size_t{10} * hidden, random);
   DeviceArray<int32_t> device_index(index);
-  DeviceArray<BFloat16> device_queries(queries);
+  DeviceArray<Float16> device_queries(queries);
   DeviceArray<float> device_residual(residual);
-  DeviceArray<BFloat16> queries_out(index.size() * q_size);
+  DeviceArray<Float16> queries_out(index.size() * q_size);
   DeviceArray<float> residual_out(index.size() * hidden);
   gather_rows({.row_index = device_index.data(),
                .queries = device_queries.data(),
@@ -138,13 +138,13 @@ TEST(CudaRows, RotatesPairsAndStoresKeysAndValues) {
     const auto rotations = normal_floats(10 * d, random);
     const std::vector<int32_t> positions = {9, 0, 4};
     const std::vector<int32_t> cells = {2 * 16 + 5, -1, 7};
-    DeviceArray<BFloat16> device_qkv(qkv);
+    DeviceArray<Float16> device_qkv(qkv);
     DeviceArray<float> device_rotations(rotations);
     DeviceArray<int32_t> device_positions(positions);
     DeviceArray<int32_t> device_cells(cells);
-    DeviceArray<BFloat16> queries(rows * static_cast<size_t>(heads) * d);
+    DeviceArray<Float16> queries(rows * static_cast<size_t>(heads) * d);
     const size_t kv_size = 3 * 2 * static_cast<size_t>(kv_heads) * 16 * d;
-    DeviceArray<BFloat16> kv(kv_size, 0);
+    DeviceArray<Float16> kv(kv_size, 0);
     rotate_and_store({.qkv = device_qkv.data(),
                       .positions = device_positions.data(),
                       .cells = device_cells.data(),
@@ -159,7 +159,7 @@ TEST(CudaRows, RotatesPairsAndStoresKeysAndValues) {
     const auto got_q = queries.values();
     const auto got_kv = kv.values();
     size_t stored = 0;
-    for (const BFloat16 value : got_kv) stored += value.bits != 0 ? 1 : 0;
+    for (const Float16 value : got_kv) stored += value.bits != 0 ? 1 : 0;
     EXPECT_LE(stored, 2 * 2 * static_cast<size_t>(kv_heads) * d);  // nothing else was written
     for (size_t row = 0; row < rows; ++row) {
       for (size_t head = 0; head < static_cast<size_t>(heads + 2 * kv_heads); ++head) {
@@ -198,8 +198,8 @@ TEST(CudaRows, SwigluIsSiluOfTheGateTimesUp) {
   for (const size_t inner : {8U, 1536U, 14336U}) {
     const size_t rows = 3;
     const auto gate_up = normal_halves(rows * 2 * inner, random, 4.0F);
-    DeviceArray<BFloat16> in(gate_up);
-    DeviceArray<BFloat16> out(rows * inner);
+    DeviceArray<Float16> in(gate_up);
+    DeviceArray<Float16> out(rows * inner);
     swiglu(in.data(), out.data(), static_cast<int32_t>(rows), static_cast<int32_t>(inner), nullptr);
     const auto got = out.values();
     for (size_t row = 0; row < rows; ++row) {
@@ -214,21 +214,58 @@ TEST(CudaRows, SwigluIsSiluOfTheGateTimesUp) {
   }
 }
 
+TEST(CudaRows, SwigluStaysFinite) {
+  const float large = 300.0F;
+  const std::vector<float> numbers = {large, large,  -large, 1.0F, 0, 0, 0, 0,
+                                      large, -large, large,  2.0F, 0, 0, 0, 0};
+  std::vector<Float16> gate_up;
+  for (const float number : numbers) gate_up.push_back(to_float16(number));
+  DeviceArray<Float16> in(gate_up);
+  DeviceArray<Float16> out(numbers.size() / 2);
+  swiglu(in.data(), out.data(), 1, 8, nullptr);
+  const auto got = out.values();
+  EXPECT_EQ(to_float(got[0]), 65504.0F);
+  EXPECT_EQ(to_float(got[1]), -65504.0F);
+  EXPECT_EQ(to_float(got[2]), 0.0F);
+}
+
 TEST(CudaRows, RandomFillHasTheDeviationAskedForAndRepeats) {
-  DeviceArray<BFloat16> a(1 << 20);
-  DeviceArray<BFloat16> b(1 << 20);
-  fill_random(a.data(), 1 << 20, 3, 0.5F, nullptr);
-  fill_random(b.data(), 1 << 20, 3, 0.5F, nullptr);
+  DeviceArray<Float16> a(1 << 20);
+  DeviceArray<Float16> b(1 << 20);
+  fill_random(a.data(), 1 << 20, 3, 0.5F, RandomValues::kOfFloat16, nullptr);
+  fill_random(b.data(), 1 << 20, 3, 0.5F, RandomValues::kOfFloat16, nullptr);
   const auto values = a.values();
   EXPECT_TRUE(same_bits(values.data(), b.values().data(), values.size()));
   double sum = 0;
   double squares = 0;
-  for (const BFloat16 value : values) {
+  for (const Float16 value : values) {
     sum += as_double(value);
     squares += as_double(value) * as_double(value);
   }
   EXPECT_NEAR(sum / (1 << 20), 0, 0.01);
   EXPECT_NEAR(std::sqrt(squares / (1 << 20)), 0.5, 0.01);
+  fill_random(b.data(), 1 << 20, 3, 0.5F, RandomValues::kOfBFloat16, nullptr);
+  const auto shorter = b.values();
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float value = to_float(shorter[i]);
+    ASSERT_EQ(to_float(to_bfloat16(value)), value);
+    ASSERT_NEAR(value, to_float(values[i]), std::abs(value) / 256);
+  }
+}
+
+TEST(CudaRows, WeightsInBFloat16BecomeFloat16) {
+  const std::vector<float> numbers = {1.0F,     -1.0F,    3.140625F, 0x1.FEp-15F, 0x1.FEp-17F,
+                                      0x1p-24F, 0x1p-26F, 65280.0F,  65536.0F,    -1e30F};
+  std::vector<Float16> values;
+  for (const float number : numbers) values.push_back({to_bfloat16(number).bits});
+  DeviceArray<Float16> array(values);
+  from_bfloat16(array.data(), static_cast<int64_t>(values.size()), nullptr);
+  const auto got = array.values();
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const float number = to_float(to_bfloat16(numbers[i]));
+    EXPECT_EQ(to_float(got[i]), to_float(to_float16(std::clamp(number, -65504.0F, 65504.0F))))
+        << numbers[i];
+  }
 }
 
 }  // namespace

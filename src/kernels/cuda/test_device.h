@@ -51,14 +51,13 @@ inline std::vector<float> normal_floats(size_t count, std::mt19937& random, floa
   return values;
 }
 
-inline std::vector<BFloat16> normal_halves(size_t count, std::mt19937& random, float scale = 1.0F) {
-  std::vector<BFloat16> values;
-  for (const float value : normal_floats(count, random, scale))
-    values.push_back(to_bfloat16(value));
+inline std::vector<Float16> normal_halves(size_t count, std::mt19937& random, float scale = 1.0F) {
+  std::vector<Float16> values;
+  for (const float value : normal_floats(count, random, scale)) values.push_back(to_float16(value));
   return values;
 }
 
-inline double as_double(BFloat16 value) { return static_cast<double>(to_float(value)); }
+inline double as_double(Float16 value) { return static_cast<double>(to_float(value)); }
 
 // Where a column of the key or value in a cell lies among its head's cells: kv_layout.h.
 inline size_t placed_column(size_t cell, size_t column, size_t head_dim) {

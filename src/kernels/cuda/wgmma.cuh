@@ -80,7 +80,7 @@ __device__ inline void multiply_lines(float (&results)[8][4], uint64_t left, uin
 #if PUNA_WGMMA
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" PUNA_32_RESULTS
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" PUNA_32_RESULTS
       "}, %32, %33, add, 1, 1, 0, 0;\n}\n"
       : PUNA_FOUR_GROUPS(results, 0), PUNA_FOUR_GROUPS(results, 4)
       : "l"(left), "l"(right), "r"(static_cast<int>(add)));
@@ -94,7 +94,7 @@ __device__ inline void multiply_columns(float (&results)[8][4], const uint32_t (
 #if PUNA_WGMMA
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" PUNA_32_RESULTS
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" PUNA_32_RESULTS
       "}, {%32,%33,%34,%35}, %36, add, 1, 1, 1;\n}\n"
       : PUNA_FOUR_GROUPS(results, 0), PUNA_FOUR_GROUPS(results, 4)
       : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right),
@@ -106,7 +106,7 @@ __device__ inline void multiply_columns(float (&results)[16][4], const uint32_t 
 #if PUNA_WGMMA
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" PUNA_32_RESULTS PUNA_32_MORE
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" PUNA_32_RESULTS PUNA_32_MORE
       "}, {%64,%65,%66,%67}, %68, add, 1, 1, 1;\n}\n"
       : PUNA_FOUR_GROUPS(results, 0), PUNA_FOUR_GROUPS(results, 4), PUNA_FOUR_GROUPS(results, 8),
         PUNA_FOUR_GROUPS(results, 12)
