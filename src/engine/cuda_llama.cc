@@ -202,14 +202,21 @@ Result<> CudaLlama::load(const formats::Checkpoint& checkpoint, cuda::Stream str
 Result<> CudaLlama::prepare_gemms(cuda::Stream stream) {
   ASSIGN_OR_RETURN(library_, cuda::GemmLibrary::open());
   const int64_t hidden = spec_.hidden_size;
-  const auto prepare = [&](GemmPtr& gemm, const cuda::GemmShape& shape, int32_t max_rows,
-                           Float16* x, void* out, auto weight_of) -> Result<> {
+  const auto weights_of = [&](auto weight_of) {
     std::vector<const Float16*> weights;
     for (const Layer& layer : layers_) {
       if (weights.size() < kTunedWeights) weights.push_back(weight_of(layer));
     }
-    cuda::fill_random(x, int64_t{cuda::padded_rows(max_rows)} * shape.columns, 7, 1.0F,
+    return weights;
+  };
+  const auto randomise = [&](Float16* x, int32_t max_rows, int64_t columns) {
+    cuda::fill_random(x, int64_t{cuda::padded_rows(max_rows)} * columns, 7, 1.0F,
                       cuda::RandomValues::kOfFloat16, stream);
+  };
+  const auto prepare = [&](GemmPtr& gemm, const cuda::GemmShape& shape, int32_t max_rows,
+                           Float16* x, void* out, auto weight_of) -> Result<> {
+    const std::vector<const Float16*> weights = weights_of(weight_of);
+    randomise(x, max_rows, shape.columns);
     const cuda::GemmTuning tuning = {.weights = weights, .x = x, .out = out, .stream = stream};
     ASSIGN_OR_RETURN(gemm, library_->prepare(shape, max_rows, tuning));
     return Ok{};
@@ -226,9 +233,12 @@ Result<> CudaLlama::prepare_gemms(cuda::Stream stream) {
                           work_.normed, work_.qkv, [](const Layer& l) { return l.qkv; }));
   RETURN_IF_ERROR(prepare(attn_output_gemm_, adding(spec_.q_size()), rows, work_.attended,
                           work_.pieces, [](const Layer& l) { return l.attn_output; }));
-  RETURN_IF_ERROR(
-      prepare(gate_up_gemm_, {.outputs = 2 * int64_t{spec_.intermediate_size}, .columns = hidden},
-              rows, work_.normed, work_.gate_up, [](const Layer& l) { return l.gate_up; }));
+  randomise(work_.normed, rows, hidden);
+  ASSIGN_OR_RETURN(gate_up_,
+                   cuda::GatedProduct::prepare(
+                       *library_, spec_.intermediate_size, hidden, rows,
+                       {.x = work_.normed, .between = work_.gate_up, .activated = work_.ffn},
+                       weights_of([](const Layer& l) { return l.gate_up; }), stream));
   RETURN_IF_ERROR(prepare(down_gemm_, adding(spec_.intermediate_size), rows, work_.ffn,
                           work_.pieces, [](const Layer& l) { return l.down; }));
   return prepare(head_gemm_, {.outputs = spec_.vocab_size, .columns = hidden, .f32_out = true},
@@ -339,8 +349,7 @@ void CudaLlama::finish(const Layer& layer, float* residual, int32_t rows,
   attn_output_gemm_->run(work_.attended, layer.attn_output, work_.pieces, rows, stream);
   norm(residual, rows, nullptr, cuda::gemm_pieces(spec_.hidden_size, spec_.q_size()),
        layer.ffn_norm, work_.normed, stream);
-  gate_up_gemm_->run(work_.normed, layer.gate_up, work_.gate_up, rows, stream);
-  cuda::swiglu(work_.gate_up, work_.ffn, rows, spec_.intermediate_size, stream);
+  gate_up_->run(layer.gate_up, rows, stream);
   down_gemm_->run(work_.ffn, layer.down, work_.pieces, rows, stream);
 }
 
@@ -386,10 +395,9 @@ CudaKvBlocks CudaLlama::kv_blocks() const {
 
 std::string CudaLlama::gemm_summary() const {
   std::string text;
-  for (const GemmPtr* gemm :
-       {&qkv_gemm_, &attn_output_gemm_, &gate_up_gemm_, &down_gemm_, &head_gemm_})
+  for (const GemmPtr* gemm : {&qkv_gemm_, &attn_output_gemm_, &down_gemm_, &head_gemm_})
     text += (*gemm)->summary() + "\n";
-  return text;
+  return text + gate_up_->summary() + "\n";
 }
 
 }  // namespace puna::engine

@@ -15,6 +15,7 @@
 #include "formats/model_spec.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/gated_product.h"
 #include "kernels/cuda/gemm.h"
 
 namespace puna::engine {
@@ -140,7 +141,7 @@ class CudaLlama {
   std::shared_ptr<kernels::cuda::GemmLibrary> library_;
   GemmPtr qkv_gemm_;
   GemmPtr attn_output_gemm_;
-  GemmPtr gate_up_gemm_;
+  std::unique_ptr<kernels::cuda::GatedProduct> gate_up_;
   GemmPtr down_gemm_;
   GemmPtr head_gemm_;
 };

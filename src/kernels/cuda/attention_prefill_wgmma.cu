@@ -60,12 +60,6 @@ __device__ inline void store_unit(uint32_t to, uint4 unit) {
                "r"(unit.z), "r"(unit.w)
                : "memory");
 }
-__device__ inline void sync_threads(int barrier, int count) {
-  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(count) : "memory");
-}
-__device__ inline void arrive_threads(int barrier, int count) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(count) : "memory");
-}
 
 // One warp: each tile's keys or its values.
 template <int kDim>

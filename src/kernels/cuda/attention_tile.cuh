@@ -6,15 +6,12 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/bulk_copy.cuh"
 #include "kernels/cuda/elementwise.cuh"
 
 namespace puna::kernels::cuda {
 
 constexpr float kLog2E = 1.4426950408889634F;
-
-__device__ inline uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
 
 // 16 bytes, or zeros where `valid` is false.
 __device__ inline void copy_async(uint32_t to, const void* from, bool valid) {

@@ -14,6 +14,11 @@ namespace puna::kernels::cuda {
 #define PUNA_BULK_COPY 0
 #endif
 
+// What the functions here and the tiles' take.
+__device__ inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
 // By one thread, before the others are let at the barrier. Each of its phases has `arrivals`.
 __device__ inline void init_copy_barrier(uint32_t barrier, uint32_t arrivals = 1) {
 #if PUNA_BULK_COPY

@@ -33,7 +33,7 @@ __device__ inline uint32_t to_limited_half_pair(float low, float high) {
 }
 
 __device__ inline float silu_product(float gate, float up) {
-  return __fmul_rn(__fdiv_rn(gate, __fadd_rn(1.0F, __expf(-gate))), up);
+  return __fmul_rn(__fdividef(gate, __fadd_rn(1.0F, __expf(-gate))), up);
 }
 
 }  // namespace puna::kernels::cuda

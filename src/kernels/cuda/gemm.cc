@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "kernels/cuda/cublas_lt.h"
+#include "kernels/cuda/device_timer.h"
 
 namespace puna::kernels::cuda {
 namespace {
@@ -25,8 +26,6 @@ constexpr int32_t kComparedRows = 16;
 constexpr int32_t kSmallRows = 256;    // up to here every candidate is timed
 constexpr int32_t kFewCandidates = 3;  // beyond
 constexpr int32_t kMostCandidates = 8;
-constexpr int32_t kTimedRuns = 6;
-constexpr int32_t kTimedRounds = 3;
 
 #define RETURN_IF_CUBLAS(expression)                                                       \
   do {                                                                                     \
@@ -180,27 +179,11 @@ bool CublasGemm::results_of(const Plan& plan, const GemmTuning& tuning,
 }
 
 float CublasGemm::time(const Plan& plan, const GemmTuning& tuning) const {
-  cudaEvent_t begin = nullptr;
-  cudaEvent_t end = nullptr;
-  check_device(cudaEventCreate(&begin), "an event");
-  check_device(cudaEventCreate(&end), "an event");
-  float best = 0.0F;
-  for (int round = 0; round < kTimedRounds; ++round) {
-    check_device(cudaEventRecord(begin, tuning.stream), "an event");
-    for (size_t run = 0; run < kTimedRuns; ++run) {
-      CHECK_EQ(multiply(plan, tuning.x, tuning.weights[run % tuning.weights.size()], tuning.out,
-                        tuning.stream),
-               CUBLAS_STATUS_SUCCESS);
-    }
-    check_device(cudaEventRecord(end, tuning.stream), "an event");
-    check_device(cudaEventSynchronize(end), "timing a product");
-    float milliseconds = 0.0F;
-    check_device(cudaEventElapsedTime(&milliseconds, begin, end), "an event");
-    if (round == 0 || milliseconds < best) best = milliseconds;
-  }
-  (void)cudaEventDestroy(begin);
-  (void)cudaEventDestroy(end);
-  return best * 1000.0F / kTimedRuns;
+  return microseconds_of(tuning.stream, [&](size_t turn) {
+    CHECK_EQ(multiply(plan, tuning.x, tuning.weights[turn % tuning.weights.size()], tuning.out,
+                      tuning.stream),
+             CUBLAS_STATUS_SUCCESS);
+  });
 }
 
 Plan CublasGemm::fastest(const std::vector<Plan>& from, const GemmTuning& tuning) const {

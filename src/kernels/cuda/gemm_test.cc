@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cuda/gated_product.h"
+#include "kernels/cuda/gemm_swiglu.h"
 #include "kernels/cuda/row_kernels.h"
 #include "kernels/cuda/test_device.h"
 
@@ -100,6 +102,113 @@ INSTANTIATE_TEST_SUITE_P(
                     Product{{.outputs = 960, .columns = 576}, 300},
                     Product{{.outputs = 576, .columns = 1536, .f32_out = true}, 300},
                     Product{{.outputs = 49152, .columns = 576, .f32_out = true}, 64}));
+
+// silu(x * gate^T) * (x * up^T): against its formula, and its bits whatever the number of rows.
+struct Gated {
+  int64_t inner;
+  int64_t columns;
+  int32_t max_rows;
+};
+class GatedTest : public testing::TestWithParam<Gated> {};
+
+TEST_P(GatedTest, IsTheFormulaWithTheSameBitsForEveryNumberOfRows) {
+  const auto [inner, columns, max_rows] = GetParam();
+  const auto padded = static_cast<size_t>(padded_rows(max_rows));
+  const auto k = static_cast<size_t>(columns);
+  const auto width = static_cast<size_t>(inner);
+  DeviceArray<Float16> weight(2 * width * k);
+  DeviceArray<Float16> x(padded * k);
+  DeviceArray<Float16> between(padded * 2 * width);
+  DeviceArray<Float16> out(padded * width);
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
+  fill_random(weight.data(), 2 * inner * columns, 1, 0.03F, RandomValues::kOfFloat16, stream);
+  fill_random(x.data(), static_cast<int64_t>(padded * k), 2, 1.0F, RandomValues::kOfFloat16,
+              stream);
+  auto library = GemmLibrary::open();
+  ASSERT_TRUE(library.ok()) << library.error().message();
+  const Float16* weights[] = {weight.data()};
+  auto product = GatedProduct::prepare(
+      **library, inner, columns, max_rows,
+      {.x = x.data(), .between = between.data(), .activated = out.data()}, weights, stream);
+  ASSERT_TRUE(product.ok()) << product.error().message();
+  std::printf("%s\n", (*product)->summary().c_str());
+
+  const auto run = [&](int32_t rows) {
+    EXPECT_EQ(cudaMemset(out.data(), 0xFF, padded * width * sizeof(Float16)), cudaSuccess);
+    (*product)->run(weight.data(), rows, stream);
+    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    return out.values();
+  };
+  const auto whole = run(max_rows);
+  for (const int32_t rows : {1, 16, 100, 256, 257, 384, 500, 640, 900, 1025, 1300, 2047, 3000}) {
+    if (rows > max_rows) break;
+    const auto some = run(rows);
+    EXPECT_TRUE(same_bits(whole.data(), some.data(), static_cast<size_t>(rows) * width))
+        << rows << " rows, by one kernel: " << (*product)->fused(rows) << " and for all "
+        << (*product)->fused(max_rows);
+  }
+  const auto w = weight.values();
+  const auto in = x.values();
+  std::mt19937 random(3);
+  for (int sample = 0; sample < 200; ++sample) {
+    const size_t row = random() % static_cast<size_t>(max_rows);
+    const size_t output = random() % width;
+    double gate = 0;
+    double up = 0;
+    for (size_t c = 0; c < k; ++c) {
+      gate += as_double(in[row * k + c]) * as_double(w[output * k + c]);
+      up += as_double(in[row * k + c]) * as_double(w[(width + output) * k + c]);
+    }
+    const double expected = gate / (1 + std::exp(-gate)) * up;
+    EXPECT_NEAR(as_double(whole[row * width + output]), expected, 2e-3 + std::abs(expected) / 500);
+  }
+  (void)cudaStreamDestroy(stream);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, GatedTest,
+                         testing::Values(Gated{14336, 4096, 3100}, Gated{8192, 2048, 2048},
+                                         Gated{1536, 576, 1500}, Gated{128, 64, 700},
+                                         Gated{96, 64, 300}));
+
+// The one kernel by itself, where the tuner might not take it.
+TEST(CudaProducts, TheOneKernelHasTheBitsOfTheTwo) {
+  struct Case {
+    int64_t inner;
+    int64_t columns;
+    int32_t rows;
+  };
+  for (const auto& [inner, columns, rows] :
+       {Case{128, 64, 1}, Case{128, 64, 300}, Case{384, 576, 257}, Case{1536, 576, 1000},
+        Case{2432, 896, 2049}, Case{14336, 4096, 511}}) {
+    if (!swiglu_gemm_supports(inner, columns)) GTEST_SKIP() << "not on this GPU";
+    const auto padded = static_cast<size_t>(padded_rows(rows));
+    DeviceArray<Float16> weight(static_cast<size_t>(2 * inner * columns));
+    DeviceArray<Float16> x(padded * static_cast<size_t>(columns));
+    DeviceArray<Float16> between(padded * static_cast<size_t>(2 * inner));
+    DeviceArray<Float16> out(padded * static_cast<size_t>(inner));
+    fill_random(weight.data(), 2 * inner * columns, 1, 0.03F, RandomValues::kOfFloat16, nullptr);
+    fill_random(x.data(), static_cast<int64_t>(padded) * columns, 2, 1.0F, RandomValues::kOfFloat16,
+                nullptr);
+    auto library = GemmLibrary::open();
+    ASSERT_TRUE(library.ok()) << library.error().message();
+    const Float16* weights[] = {weight.data()};
+    auto gemm = (*library)->prepare(
+        {.outputs = 2 * inner, .columns = columns}, rows,
+        {.weights = weights, .x = x.data(), .out = between.data(), .stream = nullptr});
+    ASSERT_TRUE(gemm.ok()) << gemm.error().message();
+    (*gemm)->run(x.data(), weight.data(), between.data(), rows, nullptr);
+    swiglu(between.data(), out.data(), rows, static_cast<int32_t>(inner), nullptr);
+    const auto two = out.values();
+    EXPECT_EQ(cudaMemset(out.data(), 0xFF, padded * static_cast<size_t>(inner) * 2), cudaSuccess);
+    swiglu_gemm(
+        {x.data(), weight.data(), out.data(), rows, static_cast<int32_t>(padded), inner, columns},
+        nullptr);
+    const auto one = out.values();
+    EXPECT_TRUE(same_bits(two.data(), one.data(), static_cast<size_t>(rows * inner)))
+        << inner << " x " << columns << ", " << rows << " rows";
+  }
+}
 
 TEST(CudaProducts, RowCountsWithPlansRise) {
   int32_t before = 0;

@@ -73,6 +73,12 @@ __device__ inline void wait_for_products() {
   ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51," \
   "%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
+#define PUNA_64_MORE                                                             \
+  ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"             \
+  ",%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"             \
+  ",%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111" \
+  ",%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+
 // results = left * right^T for 64 rows on the right, 16 columns deep, both from shared memory;
 // added to the results when `add`.
 __device__ inline void multiply_lines(float (&results)[8][4], uint64_t left, uint64_t right,
@@ -83,6 +89,21 @@ __device__ inline void multiply_lines(float (&results)[8][4], uint64_t left, uin
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" PUNA_32_RESULTS
       "}, %32, %33, add, 1, 1, 0, 0;\n}\n"
       : PUNA_FOUR_GROUPS(results, 0), PUNA_FOUR_GROUPS(results, 4)
+      : "l"(left), "l"(right), "r"(static_cast<int>(add)));
+#endif
+}
+
+// The same for 256 rows on the right.
+__device__ inline void multiply_lines(float (&results)[32][4], uint64_t left, uint64_t right,
+                                      bool add) {
+#if PUNA_WGMMA
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %130, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {" PUNA_32_RESULTS PUNA_32_MORE
+          PUNA_64_MORE "}, %128, %129, add, 1, 1, 0, 0;\n}\n"
+      : PUNA_FOUR_GROUPS(results, 0), PUNA_FOUR_GROUPS(results, 4), PUNA_FOUR_GROUPS(results, 8),
+        PUNA_FOUR_GROUPS(results, 12), PUNA_FOUR_GROUPS(results, 16), PUNA_FOUR_GROUPS(results, 20),
+        PUNA_FOUR_GROUPS(results, 24), PUNA_FOUR_GROUPS(results, 28)
       : "l"(left), "l"(right), "r"(static_cast<int>(add)));
 #endif
 }
@@ -119,6 +140,15 @@ __device__ inline void multiply_columns(float (&results)[16][4], const uint32_t 
 #undef PUNA_FOUR_GROUPS
 #undef PUNA_32_RESULTS
 #undef PUNA_32_MORE
+#undef PUNA_64_MORE
+
+// Among `count` threads, at one of the hardware's 16 barriers (0 is __syncthreads').
+__device__ inline void sync_threads(int barrier, int count) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+__device__ inline void arrive_threads(int barrier, int count) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(count) : "memory");
+}
 
 // Registers of a warpgroup's threads: a kernel whose warpgroups differ shares them out anew.
 template <int kRegisters>
