@@ -287,7 +287,7 @@ __device__ inline void write_partial(const DecodeArgs& args, const Work& work, i
 // Chunks of a row and KV head in rising order, some of them loaded at once; four columns a thread.
 template <int kDim>
 __global__ void merge_kernel(DecodeArgs args) {
-  constexpr int kAtOnce = 8;
+  constexpr int kAtOnce = 16;
   wait_for_previous_kernel();
   const int row = static_cast<int>(blockIdx.x);
   const int kv_head = static_cast<int>(blockIdx.y);
