@@ -42,20 +42,20 @@ constexpr float to_float(Float16 value) {
   return sign != 0 ? -magnitude : magnitude;
 }
 
+// Without branches, by masks and in signed numbers, so that compilers make vectors of it.
 constexpr Float16 to_float16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000U);
-  const uint32_t magnitude = bits & 0x7FFFFFFFU;
-  if (magnitude > 0x7F800000U) return {static_cast<uint16_t>(sign | 0x7E00U)};
-  if (magnitude >= 0x477FF000U)
-    return {static_cast<uint16_t>(sign | 0x7C00U)};  // >= 65520 rounds to infinity
-  if (magnitude >= 0x38800000U) {                    // normal: >= 2^-14
-    const uint32_t rounded = magnitude + 0xFFFU + ((magnitude >> 13) & 1U);
-    return {static_cast<uint16_t>(sign | ((rounded - 0x38000000U) >> 13))};
-  }
-  // Subnormal: adding 0.5 lets the FPU's own rounding place the 10 bits (ulp of 0.5 is 2^-24).
+  const auto bits = std::bit_cast<int32_t>(value);
+  const int32_t sign = (bits >> 16) & 0x8000;
+  const int32_t magnitude = bits & 0x7FFFFFFF;
+  const int32_t normal = (magnitude - 0x38000000 + 0xFFF + ((magnitude >> 13) & 1)) >> 13;
+  // Adding 0.5 lets the FPU's own rounding place the 10 bits (ulp of 0.5 is 2^-24).
   const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
-  return {static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3F000000U))};
+  const int32_t subnormal = std::bit_cast<int32_t>(shifted) - 0x3F000000;
+  const int32_t is_normal = -static_cast<int32_t>(magnitude >= 0x38800000);  // 2^-14
+  const int32_t is_nan = -static_cast<int32_t>(magnitude > 0x7F800000);
+  const int32_t finite = (normal & is_normal) | (subnormal & ~is_normal);
+  const int32_t half = (finite < 0x7C00 ? finite : 0x7C00) | (is_nan & 0x200);  // or infinity
+  return {static_cast<uint16_t>(sign | half)};
 }
 
 }  // namespace puna

@@ -57,7 +57,7 @@ struct Certificate {
   std::string build;     // version of Puna
   std::string device;    // "cpu", "cuda"
   std::string isa;       // instruction set of the kernels, "" on a GPU
-  std::string kv_dtype;  // of the variant: "bf16", "int8", "f32"
+  std::string kv_dtype;  // of the variant: "bf16", "int8", "f32"; "f16" on a GPU
   std::string base_kv_dtype;
   std::string activations;    // "int8", "int8-wide", "float"
   std::string template_name;  // chat template

@@ -17,7 +17,6 @@ namespace cuda = kernels::cuda;
 using formats::TensorView;
 
 constexpr int64_t kBufferElements = int64_t{8} << 20;  // 16 MiB each
-constexpr float kLargestFloat16 = 65504.0F;
 
 }  // namespace
 
@@ -49,8 +48,11 @@ void CudaUpload::convert_row(const TensorView& view, int64_t row, Float16* to) {
   }
   row_.resize(static_cast<size_t>(view.columns));
   quant::dequantize(view.type, bytes, row_);
-  for (size_t i = 0; i < row_.size(); ++i)
-    to[i] = to_float16(std::clamp(row_[i], -kLargestFloat16, kLargestFloat16));
+  for (size_t i = 0; i < row_.size(); ++i) {
+    const Float16 value = to_float16(row_[i]);
+    const bool infinite = (value.bits & 0x7FFFU) == 0x7C00U;
+    to[i].bits = static_cast<uint16_t>(value.bits - (infinite ? 1 : 0));  // the largest number
+  }
 }
 
 void CudaUpload::copy(formats::WeightId id, Float16* to, bool rotated) {
