@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/numeric.h"
 #include "quant/block_types.h"
+#include "quant/encode_kernels.h"
 
 namespace puna::quant {
 namespace {
@@ -156,7 +157,6 @@ void decode(const BlockIQ4_XS& block, float* out) {
   }
 }
 
-void decode(const Float16& value, float* out) { *out = to_float(value); }
 void decode(const BFloat16& value, float* out) { *out = to_float(value); }
 void decode(const float& value, float* out) { *out = value; }
 
@@ -181,7 +181,8 @@ void dequantize(TensorType type, std::span<const std::byte> blocks, std::span<fl
     case TensorType::kF32:
       return decode_all<float>(blocks, elements, out);
     case TensorType::kF16:
-      return decode_all<Float16>(blocks, elements, out);
+      static const DecodeHalves kDecode = decode_halves();
+      return kDecode(blocks.data(), out.size(), out.data());
     case TensorType::kBF16:
       return decode_all<BFloat16>(blocks, elements, out);
     case TensorType::kQ4_0:

@@ -51,6 +51,14 @@ FitGroup fit_group() {
   return fit_group_generic;
 }
 
+DecodeHalves decode_halves() {
+#if defined(__x86_64__)
+  if (encode_blocks() == encode_blocks_avx512) return decode_halves_avx512;
+  if (encode_blocks() == encode_blocks_avx2) return decode_halves_avx2;
+#endif
+  return decode_halves_generic;
+}
+
 QuadraticForms quadratic_forms() {
 #if defined(__x86_64__)
   if (encode_blocks() == encode_blocks_avx512) return quadratic_forms_avx512;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Encoders for every type but IQ4_XS. F32, F16, BF16 and Q8_0 are rounded as the `gguf` Python
 // package does it, byte for byte. The others are searched: scales, minima and codes that minimise
-// sum of w * (x - decoded)^2 over a block, where w is importance * sqrt(mean square + x^2). Every
-// instruction set gives the same bytes. Values that are not finite give some block, never undefined
-// behaviour; callers refuse them (quantize_model.h does).
+// sum of w * (x - decoded)^2 over a block, where w is importance * sqrt(mean square + x^2); without
+// importance some types look less closely, for speed. Every instruction set gives the same bytes.
+// Values that are not finite give some block, never undefined behaviour; callers refuse them
+// (quantize_model.h does).
 //
 //   std::vector<std::byte> blocks(*formats::tensor_bytes(type, row.size()));
 //   encode(type, row, blocks, importance_of_columns);

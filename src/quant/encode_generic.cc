@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "quant/decode_halves.inc"
 #include "quant/encode_body.inc"
 #include "quant/quadratic_forms.inc"
 
@@ -11,6 +12,10 @@ void encode_blocks_generic(formats::TensorType type, const float* values, const 
 
 float fit_group_generic(const float* x, const float* importance, size_t count) {
   return fit_group_searched(x, importance, count);
+}
+
+void decode_halves_generic(const std::byte* halves, size_t count, float* out) {
+  decode_halves_in_lanes(halves, count, out);
 }
 
 void quadratic_forms_generic(const float* h, size_t stride, size_t n, const float* vectors,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The encoders with a search and AWQ's sums, one per instruction set, all with the same bits.
-// Internal to quant.
+// The encoders with a search, reading F16 and AWQ's sums, one per instruction set, all with the
+// same bits. Internal to quant.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +28,13 @@ float fit_group_generic(const float* values, const float* importance, size_t cou
 float fit_group_avx2(const float* values, const float* importance, size_t count);
 float fit_group_avx512(const float* values, const float* importance, size_t count);
 
+// `count` float16, of any alignment, as to_float() has them.
+using DecodeHalves = void (*)(const std::byte* halves, size_t count, float* out);
+
+void decode_halves_generic(const std::byte* halves, size_t count, float* out);
+void decode_halves_avx2(const std::byte* halves, size_t count, float* out);
+void decode_halves_avx512(const std::byte* halves, size_t count, float* out);
+
 // For sixteen vectors e of n numbers, [n][16], one in each lane: e^T * H * e. Of the symmetric H
 // the lower triangle is read, whose rows are `stride` apart; n is a multiple of 4.
 using QuadraticForms = void (*)(const float* h, size_t stride, size_t n, const float* vectors,
@@ -43,6 +50,7 @@ void quadratic_forms_avx512(const float* h, size_t stride, size_t n, const float
 // The fastest that this CPU runs.
 EncodeBlocks encode_blocks();
 FitGroup fit_group();
+DecodeHalves decode_halves();
 QuadraticForms quadratic_forms();
 
 }  // namespace puna::quant

@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "base/mapped_file.h"
+#include "base/numeric.h"
 #include "quant/dequant.h"
 #include "quant/encode.h"
+#include "quant/encode_kernels.h"
 
 namespace puna::quant {
 namespace {
@@ -116,6 +118,31 @@ TEST_P(EncodedType, EncodesBitForBit) {
 INSTANTIATE_TEST_SUITE_P(Quant, EncodedType,
                          testing::Values(TensorType::kF16, TensorType::kBF16, TensorType::kQ8_0),
                          name_of);
+
+// Every float16 there is, in whole vectors and what is left of one, at an odd address.
+TEST(Decode, EveryHalfOnEveryInstructionSet) {
+  std::vector<DecodeHalves> kernels = {decode_halves_generic, decode_halves()};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) kernels.push_back(decode_halves_avx2);
+#endif
+  constexpr size_t kCount = 65536;
+  std::vector<std::byte> halves(kCount * 2 + 1);
+  for (size_t i = 0; i < kCount; ++i) {
+    const auto bits = static_cast<uint16_t>(i);
+    std::memcpy(halves.data() + 1 + i * 2, &bits, sizeof(bits));
+  }
+  for (const DecodeHalves decode : kernels) {
+    for (const size_t first : {size_t{0}, size_t{1015}}) {  // 1015: the last 9 fill no vector
+      std::vector<float> found(kCount - first);
+      decode(halves.data() + 1 + first * 2, found.size(), found.data());
+      for (size_t i = 0; i < found.size(); ++i) {
+        const float expected = to_float(Float16{static_cast<uint16_t>(first + i)});
+        ASSERT_EQ(std::bit_cast<uint32_t>(found[i]), std::bit_cast<uint32_t>(expected))
+            << "bits " << first + i;
+      }
+    }
+  }
+}
 
 }  // namespace
 }  // namespace puna::quant

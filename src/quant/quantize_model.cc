@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -49,6 +50,13 @@ struct TensorJob {
   const std::vector<float>* importance = nullptr;
   bool permuted = false;
 };
+
+// Without a branch per value, so that it becomes vectors. NaN is not within anything.
+bool all_within(std::span<const float> values, float largest) {
+  int beyond = 0;
+  for (const float value : values) beyond |= static_cast<int>(!(std::fabs(value) <= largest));
+  return beyond == 0;
+}
 
 // What the threads found in a slab.
 struct SlabResult {
@@ -176,10 +184,7 @@ SlabResult Quantizer::encode_rows(const TensorJob& job, int64_t first_row, int64
     int64_t source = first_row + row;
     if (job.permuted) source = half_split_row(source, checkpoint_.spec().head_dim);
     dequantize(view.type, view.data.subspan(static_cast<size_t>(source) * row_in, row_in), values);
-    const auto bad = std::find_if(values.begin(), values.end(), [&](float value) {
-      return !(std::fabs(value) <= (whole ? kLargestMagnitude : HUGE_VALF)) || std::isinf(value);
-    });
-    if (bad != values.end()) {
+    if (!all_within(values, whole ? kLargestMagnitude : std::numeric_limits<float>::max())) {
       result.bad_row = source;
       return result;
     }
