@@ -142,7 +142,7 @@ Result<int> bench_engine_on_gpu(const BenchEngineFlags& flags) {
   const int32_t device = cuda_ordinal(flags.model.device).value_or(0);
   ASSIGN_OR_RETURN(const double roof, engine::measure_cuda_read(device));
   warm_up(*planned.backend, clock, kGpuWarmUpBudget);
-  const ModelWork model = ModelWork::in_bf16(spec);
+  const ModelWork model = ModelWork::in_16_bits(spec);
   const std::string name =
       flags.model.random_weights.empty() ? flags.model.model : flags.model.random_weights;
   if (!flags.json) print_header(name, *planned.gpu, roof, ready_s);

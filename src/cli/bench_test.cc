@@ -115,7 +115,7 @@ TEST(EngineBench, CountsWhatAModelMustReadAndCompute) {
   EXPECT_DOUBLE_EQ(work.last_ops, 2 * rest);
   EXPECT_DOUBLE_EQ(work.prefill_ops(2), 2 * work.layer_ops - work.last_ops + work.head_ops +
                                             (3 - 1.0 / spec.num_layers) * work.attention_ops);
-  EXPECT_DOUBLE_EQ(ModelWork::in_bf16(spec).last_ops, work.last_ops);
+  EXPECT_DOUBLE_EQ(ModelWork::in_16_bits(spec).last_ops, work.last_ops);
 }
 
 TEST(MachineRoof, IsMeasuredForEveryInstructionSet) {

@@ -180,7 +180,7 @@ ModelWork ModelWork::of(const formats::Checkpoint& checkpoint, uint64_t kv_bytes
   return work;
 }
 
-ModelWork ModelWork::in_bf16(const formats::ModelSpec& spec) {
+ModelWork ModelWork::in_16_bits(const formats::ModelSpec& spec) {
   const double hidden = spec.hidden_size;
   const double layers = spec.num_layers;
   const double layer =

@@ -42,8 +42,8 @@ struct ModelWork {
   double last_ops = 0;  // of layer_ops, those that the last layer has for rows with logits only
 
   static ModelWork of(const formats::Checkpoint& checkpoint, uint64_t kv_bytes_per_token);
-  // As a GPU holds it: matrices and KV in bf16, norms in f32.
-  static ModelWork in_bf16(const formats::ModelSpec& spec);
+  // As a GPU holds it: matrices and KV in 16 bits, norms in f32.
+  static ModelWork in_16_bits(const formats::ModelSpec& spec);
   // A decode step of `batch` sequences with `context` positions each.
   double decode_bytes(int32_t batch, double context) const;
   double decode_ops(int32_t batch, double context) const;

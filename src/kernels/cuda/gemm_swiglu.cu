@@ -2,8 +2,7 @@
 // A block has 128 rows and 128 outputs, so 128 rows of the gate's weight and as many of up's: one
 // warp keeps a ring of x and weights full, two warpgroups of 64 rows multiply. Two blocks of a
 // cluster have other rows of x and the same weights, of which each copies half for both. A thread
-// ends up with a gate and its up, so that SwiGLU happens in its registers; while one warpgroup does
-// that, the other multiplies.
+// ends up with a gate and its up, so that SwiGLU happens in its registers.
 // Source of the schedule: CUTLASS's warp-specialised persistent kernels for Hopper.
 #include <cuda.h>
 
