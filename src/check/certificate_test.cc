@@ -11,9 +11,9 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/whole_file.h"
 #include "check/signing_key.h"
 #include "check/weights_hash.h"
-#include "check/whole_file.h"
 
 namespace puna::check {
 namespace {

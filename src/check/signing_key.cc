@@ -9,13 +9,13 @@
 #include <sys/stat.h>
 
 #include <array>
-#include <cstdlib>
 #include <filesystem>
 
 #include "base/check.h"
 #include "base/mapped_file.h"
+#include "base/user_folder.h"
+#include "base/whole_file.h"
 #include "check/hex.h"
-#include "check/whole_file.h"
 
 namespace puna::check {
 namespace {
@@ -67,10 +67,8 @@ Result<SigningKey> SigningKey::load_or_create(const std::string& path) {
 }
 
 Result<std::string> SigningKey::default_path() {
-  const char* config = std::getenv("XDG_CONFIG_HOME");
-  if (config != nullptr && *config == '/') return std::string(config) + "/puna/check.key";
-  const char* home = std::getenv("HOME");
-  if (home != nullptr && *home == '/') return std::string(home) + "/.config/puna/check.key";
+  const std::string folder = user_folder("XDG_CONFIG_HOME", ".config");
+  if (!folder.empty()) return folder + "/puna/check.key";
   return Error(ErrorCode::kInvalidArgument,
                "neither XDG_CONFIG_HOME nor HOME is set: name the key's file with --key");
 }

@@ -10,12 +10,12 @@
 #include <optional>
 #include <utility>
 
+#include "base/whole_file.h"
 #include "check/certificate.h"
 #include "check/check_run.h"
 #include "check/report.h"
 #include "check/signing_key.h"
 #include "check/weights_hash.h"
-#include "check/whole_file.h"
 #include "cli/commands.h"
 #include "cli/engine_answerer.h"
 #include "cli/loaded_model.h"
@@ -298,10 +298,10 @@ Result<> Check::write(const check::Certificate& certificate,
                       const check::CheckResult& result) const {
   if (!flags_.report.empty()) {
     const fs::path folder(flags_.report);
-    RETURN_IF_ERROR(check::write_whole_file((folder / "report.html").string(),
-                                            check::report_html(certificate, result)));
-    RETURN_IF_ERROR(check::write_whole_file((folder / "certificate.json").string(),
-                                            check::certificate_json(certificate)));
+    RETURN_IF_ERROR(write_whole_file((folder / "report.html").string(),
+                                     check::report_html(certificate, result)));
+    RETURN_IF_ERROR(write_whole_file((folder / "certificate.json").string(),
+                                     check::certificate_json(certificate)));
   }
   fmt::print("{}", flags_.json ? check::certificate_json(certificate)
                                : check::report_table(certificate, result));

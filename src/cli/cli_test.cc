@@ -131,6 +131,7 @@ TEST_F(CliTest, ServeReadsItsFlags) {
   EXPECT_EQ(flags.admin_port, 9);
   EXPECT_EQ(serve_flags({"m", "--device", "cuda", "--host-kv-memory", "25%"}).model.host_kv_memory,
             "25%");
+  EXPECT_EQ(serve_flags({"m", "--device", "cuda", "--tuning-cache", "x"}).model.tuning_cache, "x");
   EXPECT_EQ(serve_flags({"--api-key", "a", "m.gguf"}).model.model, "m.gguf");
   EXPECT_EQ(serve_flags({"m.gguf", "--port", "1", "--port", "2"}).port, 2);
 }
@@ -211,6 +212,7 @@ TEST_F(CliTest, BadFlagsAreOneLineThatNamesTheFlag) {
   EXPECT_THAT(serve_error({}), HasSubstr("--model"));
   EXPECT_THAT(serve_error({"--model", "m", "--host-kv-memory", "1GiB"}),
               HasSubstr("--device cuda"));
+  EXPECT_THAT(serve_error({"--model", "m", "--tuning-cache", "x"}), HasSubstr("--device cuda"));
   EXPECT_THAT(serve_error({"--model", "m", "--tls-cert", "c.pem"}), HasSubstr("--tls-key"));
   EXPECT_THAT(serve_error({"--model", "m", "--max-num-batched-tokens", "8", "--max-num-seqs", "9"}),
               HasSubstr("--max-num-batched-tokens 8"));

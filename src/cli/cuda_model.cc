@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/user_folder.h"
+#include "cli/terminal.h"
 #include "kv/block_id.h"
 #include "plan/byte_size.h"
 #include "plan/gpu_model.h"
@@ -14,12 +16,20 @@
 namespace puna::cli {
 namespace {
 
+std::string tuning_folder(const std::string& wanted) {
+  if (wanted == "none") return "";
+  if (!wanted.empty()) return wanted;
+  const std::string cache = user_folder("XDG_CACHE_HOME", ".cache");
+  return cache.empty() ? "" : cache + "/puna/cuda";
+}
+
 // What `puna plan` says of the GPU's memory that is free. The backend counts its bytes itself and
 // takes what is free for the pool; here it gets the sizes that the user left open.
 Result<engine::CudaBackendConfig> choose_config(const formats::ModelSpec& spec,
                                                 const ModelFlags& flags, const LoadSize& size) {
   engine::CudaBackendConfig config;
   config.device = cuda_ordinal(flags.device).value_or(0);
+  config.tuning_folder = tuning_folder(flags.tuning_cache);
   ASSIGN_OR_RETURN(const engine::CudaMemory memory, engine::cuda_memory(config.device));
   plan::PlanRequest request;
   request.model = spec.name.empty() ? flags.model : spec.name;
@@ -106,6 +116,10 @@ Result<PlannedBackend> load_cuda_backend(const ModelSource& source, const ModelF
                   ? engine::make_cuda_backend(*source.checkpoint(), *config)
                   : engine::make_random_cuda_backend(spec, *config);
   if (!made.ok()) return std::move(made).error().with_context("--device " + flags.device);
+  if (const std::string& problem = made->facts.tuning_problem; !problem.empty()) {
+    print_to_stderr(
+        fmt::format("puna: warning: --tuning-cache: {}; the next start tunes again\n", problem));
+  }
   PlannedBackend planned;
   ASSIGN_OR_RETURN(planned.plan, host_plan(spec, flags, size, *config, *made, tokenizer_bytes));
   planned.backend = std::move(made->backend);

@@ -33,6 +33,7 @@ struct ModelFlags {
   std::optional<kernels::KvType> kv_dtype;  // "auto" is none: as the activations, see kv_type()
   std::string memory_budget;                // "4GiB", "80%"; empty: what is available
   std::string host_kv_memory;               // of a GPU's paused requests, "0": none; plan/host_kv.h
+  std::string tuning_cache;                 // a GPU's; empty: in the user's cache; "none": nowhere
   int32_t max_model_len = 0;                // 0: the model's, or what fits
 
   kernels::KvType kv_type() const {

@@ -48,7 +48,7 @@ inline constexpr std::string_view kServeHelp =
   --threads N, --isa NAME    one per core; PUNA_CPU or the best of scalar, avx2, avx512, avx512_bf16
   --activations, --kv-dtype  int8 or float (int8); auto, bf16, int8 or f32 (auto: bf16 with int8)
   --device cuda[:N]          on a GPU, in f16 (cpu); --memory-budget is of the host then, and of it
-  --host-kv-memory SIZE      for the KV blocks of paused requests (4GiB, at most a quarter; 0: none)
+  --host-kv-memory SIZE, --tuning-cache FOLDER   of a GPU (4GiB, 0: none; ~/.cache/puna/cuda, none)
   --random-weights SHAPE     no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
   --seed N, --drain-timeout S   of requests without a seed (0); time to finish on SIGTERM (30)
   --config FILE.toml         the same names without --; flags win. [[model]]: variants, by task
@@ -73,6 +73,7 @@ Without PROMPT: a chat when stdin is a terminal, else stdin is the prompt.
   --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
   --isa NAME               scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
   --device cuda[:N]        on a GPU, in f16 (cpu)
+  --tuning-cache FOLDER    a GPU's: what its products were tuned to (~/.cache/puna/cuda; none)
   --random-weights SHAPE   no MODEL: made on the GPU: llama-3-8b, ...; --tokenizer PATH (stand-in)
 
 In a chat: /reset forgets it, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
@@ -148,6 +149,7 @@ machine reads from memory and computes at most, measured before and after.
   --kv-dtype TYPE          auto, bf16, int8, f32 (auto: bf16, or f32 with --activations float)
   --isa NAME               scalar, avx2, avx512, avx512_bf16 (default: PUNA_CPU or the best)
   --device cuda[:N]        on a GPU, beside what it reads from its memory at most
+  --tuning-cache FOLDER    a GPU's: what its products were tuned to (~/.cache/puna/cuda; none)
   --random-weights SHAPE   no MODEL: weights made on the GPU (llama-3-8b, ...; no --tokenizer)
   --json                   one JSON object
 )";

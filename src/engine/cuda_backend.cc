@@ -43,7 +43,8 @@ CudaLlamaLimits llama_limits(const CudaBackendConfig& config) {
   return {.max_rows = std::max(config.max_batch_tokens, config.max_num_seqs),
           .max_logit_rows = config.max_num_seqs,
           .max_positions = config.max_model_len,
-          .num_blocks = config.num_blocks};
+          .num_blocks = config.num_blocks,
+          .tuning_folder = config.tuning_folder};
 }
 
 // Memory for the host's blocks becomes resident while the model is loaded.
@@ -410,7 +411,8 @@ Result<CudaBackend> make_backend(const formats::ModelSpec& spec,
                   .attention = bytes.attention,
                   .pinned = runner->pinned_bytes(),
                   .host_kv = runner->host_kv_bytes(),
-                  .products = runner->llama().gemm_summary()};
+                  .products = runner->llama().gemm_summary(),
+                  .tuning_problem = runner->llama().tuning_problem()};
   result.backend = std::move(runner);
   return result;
 }

@@ -24,6 +24,7 @@ struct CudaBackendConfig {
   int32_t max_batch_tokens = 2048;
   int32_t max_model_len = 2048;
   bool graphs = true;
+  std::string tuning_folder{};     // where the products' choices are kept between starts; or empty
   int32_t step_limit_ms = 60'000;  // a step that takes longer ends the process: the GPU is lost
 };
 
@@ -36,9 +37,10 @@ struct CudaBackendFacts {
   uint64_t kv = 0;
   uint64_t activations = 0;
   uint64_t attention = 0;
-  uint64_t pinned = 0;   // of the host: a step's words, logits
-  uint64_t host_kv = 0;  // pinned as well: blocks of paused sequences
-  std::string products;  // cuBLASLt's choices
+  uint64_t pinned = 0;         // of the host: a step's words, logits
+  uint64_t host_kv = 0;        // pinned as well: blocks of paused sequences
+  std::string products;        // cuBLASLt's choices
+  std::string tuning_problem;  // why they can't be kept; or empty
 };
 
 struct CudaBackend {

@@ -21,6 +21,7 @@
 #include "engine/cuda_llama.h"
 #include "engine/cuda_step_layout.h"
 #include "engine/sampler.h"
+#include "formats/test_files.h"
 #include "kv/block_id.h"
 
 namespace puna::engine {
@@ -57,6 +58,29 @@ std::vector<double> log_softmax(const float* logits, size_t count) {
   for (size_t i = 0; i < count; ++i)
     result[i] = static_cast<double>(logits[i]) - largest - std::log(total);
   return result;
+}
+
+TEST(CudaTuning, TheNextStartTakesWhatTheFirstChose) {
+  const auto checkpoint = Checkpoint::open(kGolden + "/tiny_llama_hf").value();
+  const formats::ScratchFolder folder;
+  CudaBackendConfig config = {
+      .num_blocks = 32, .max_num_seqs = 4, .max_batch_tokens = 256, .max_model_len = 256};
+  config.tuning_folder = folder / "made";
+  for (const bool again : {false, true}) {
+    auto made = make_cuda_backend(checkpoint, config);
+    ASSERT_TRUE(made.ok()) << made.error().message();
+    EXPECT_EQ(made->facts.tuning_problem, "");
+    size_t kept = 0;
+    for (size_t at = 0; (at = made->facts.products.find("as it was kept", at)) != std::string::npos;
+         ++at)
+      ++kept;
+    EXPECT_EQ(kept, again ? 5U : 0U) << made->facts.products;
+  }
+  formats::write_text(folder / "file", "");
+  config.tuning_folder = folder / "file";
+  auto made = make_cuda_backend(checkpoint, config);
+  ASSERT_TRUE(made.ok()) << made.error().message();
+  EXPECT_NE(made->facts.tuning_problem.find(config.tuning_folder), std::string::npos);
 }
 
 class GoldenTest : public testing::TestWithParam<std::pair<const char*, const char*>> {};

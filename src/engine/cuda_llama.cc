@@ -199,8 +199,10 @@ Result<> CudaLlama::load(const formats::Checkpoint& checkpoint, cuda::Stream str
   return Ok{};
 }
 
-Result<> CudaLlama::prepare_gemms(cuda::Stream stream) {
-  ASSIGN_OR_RETURN(library_, cuda::GemmLibrary::open());
+Result<> CudaLlama::prepare_gemms(const cuda::DeviceFacts& device, cuda::Stream stream) {
+  const std::string machine = fmt::format("{}, {} multiprocessors, driver {}", device.name,
+                                          device.multiprocessors, device.driver);
+  ASSIGN_OR_RETURN(library_, cuda::GemmLibrary::open(limits_.tuning_folder, machine));
   const int64_t hidden = spec_.hidden_size;
   const auto weights_of = [&](auto weight_of) {
     std::vector<const Float16*> weights;
@@ -265,7 +267,7 @@ Result<std::unique_ptr<CudaLlama>> CudaLlama::create(const ModelSpec& spec,
   } else {
     llama->fill(stream);
   }
-  RETURN_IF_ERROR(llama->prepare_gemms(stream));
+  RETURN_IF_ERROR(llama->prepare_gemms(device, stream));
   cuda::check_device(cudaStreamSynchronize(stream), "loading the model");
   return llama;
 }

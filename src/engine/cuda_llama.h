@@ -24,7 +24,8 @@ struct CudaLlamaLimits {
   int32_t max_rows = 512;  // tokens in a step
   int32_t max_logit_rows = 32;
   int32_t max_positions = 2048;
-  int32_t num_blocks = 0;  // of KV
+  int32_t num_blocks = 0;       // of KV
+  std::string tuning_folder{};  // where the products' choices are kept; empty: nowhere
 };
 
 // Bytes of the device arena, by owner.
@@ -78,6 +79,8 @@ class CudaLlama {
   const float* logits() const { return work_.logits; }  // [*, vocab_size]
   CudaKvBlocks kv_blocks() const;
   std::string gemm_summary() const;
+  // Why the choices can't be kept, or empty.
+  const std::string& tuning_problem() const { return library_->tunings().problem(); }
 
  private:
   struct Layer {
@@ -111,7 +114,7 @@ class CudaLlama {
   Result<> load(const formats::Checkpoint& checkpoint, kernels::cuda::Stream stream);
   void fill(kernels::cuda::Stream stream);
   void upload_rotations();
-  Result<> prepare_gemms(kernels::cuda::Stream stream);
+  Result<> prepare_gemms(const kernels::cuda::DeviceFacts& device, kernels::cuda::Stream stream);
   // Of a layer's normed rows, with keys and values into their blocks where attend() does not.
   void project(const CudaStep& step, const Layer& layer, kernels::cuda::Stream stream) const;
   void attend(const CudaStep& step, const Layer& layer, kernels::cuda::Stream stream) const;

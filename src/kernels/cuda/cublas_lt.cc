@@ -39,7 +39,8 @@ Result<CublasLt> CublasLt::open() {
                         find(library, "cublasLtMatmulPreferenceCreate", lt.preference_create) &&
                         find(library, "cublasLtMatmulPreferenceSetAttribute", lt.preference_set) &&
                         find(library, "cublasLtMatmulAlgoGetHeuristic", lt.heuristic) &&
-                        find(library, "cublasLtMatmulAlgoConfigGetAttribute", lt.algo_get);
+                        find(library, "cublasLtMatmulAlgoConfigGetAttribute", lt.algo_get) &&
+                        find(library, "cublasLtMatmulAlgoCheck", lt.algo_check);
   if (!complete) return Error(ErrorCode::kUnavailable, "{} lacks a function", kPlaces[0]);
   return lt;
 }

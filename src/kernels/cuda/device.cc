@@ -6,11 +6,30 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 #include "base/check.h"
 
 namespace puna::kernels::cuda {
+namespace {
+
+// "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build ..."
+constexpr const char* kDriverFile = "/proc/driver/nvidia/version";
+
+std::string driver_version() {
+  std::ifstream file(kDriverFile);
+  for (std::string word; file >> word;) {
+    if (word.find_first_not_of("0123456789.") == std::string::npos &&
+        word.find('.') != std::string::npos)
+      return word;
+  }
+  int version = 0;
+  (void)cudaDriverGetVersion(&version);
+  return std::to_string(version);
+}
+
+}  // namespace
 
 Result<DeviceFacts> device_facts(int32_t ordinal) {
   int count = 0;
@@ -27,6 +46,7 @@ Result<DeviceFacts> device_facts(int32_t ordinal) {
     return Error(ErrorCode::kUnavailable, "GPU {} does not answer", ordinal);
   DeviceFacts facts;
   facts.name = properties.name;
+  facts.driver = driver_version();
   facts.major = properties.major;
   facts.minor = properties.minor;
   facts.multiprocessors = properties.multiProcessorCount;

@@ -19,7 +19,8 @@ namespace puna::kernels::cuda {
 
 struct DeviceFacts {
   std::string name;
-  int32_t major = 0;  // compute capability
+  std::string driver;  // "580.95.05", else the newest CUDA that it knows: "13000"
+  int32_t major = 0;   // compute capability
   int32_t minor = 0;
   int32_t multiprocessors = 0;
   uint64_t total_bytes = 0;

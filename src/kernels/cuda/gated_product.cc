@@ -15,6 +15,10 @@ namespace {
 
 constexpr int32_t kFewestRows = 257;  // below, reading weights takes the time
 constexpr int32_t kComparedRows = 256;
+// Raise it with a change to gemm_swiglu.cu that moves its speed: what was kept is measured again.
+constexpr int kKernelVersion = 1;
+const std::vector<uint64_t> kByOne = {1};
+const std::vector<uint64_t> kByTwo = {2};
 
 }  // namespace
 
@@ -33,18 +37,33 @@ Result<std::unique_ptr<GatedProduct>> GatedProduct::prepare(GemmLibrary& library
   if (max_rows < kFewestRows || !swiglu_gemm_supports(inner, columns) ||
       !product->same_bits(weights[0], stream))
     return product;
-  const auto time = [&](int32_t rows, auto run) {
-    return microseconds_of(stream, [&](size_t turn) {
-      (product.get()->*run)(weights[turn % weights.size()], rows, stream);
-    });
-  };
-  for (int32_t rows = padded_rows(kFewestRows); rows <= padded_rows(max_rows);
-       rows = padded_rows(rows + 1)) {
-    const int32_t most = std::min(rows, max_rows);
-    if (time(most, &GatedProduct::by_one) < time(most, &GatedProduct::by_two))
-      product->fused_.push_back(rows);
+  const std::string subject =
+      fmt::format("gate, up and SwiGLU {} x {}, kernel {}", inner, columns, kKernelVersion);
+  std::vector<TunedRows> tuned = library.tunings().recall(subject);
+  if (tuned.empty() || tuned.back().rows < padded_rows(max_rows)) {
+    tuned = product->time_both(weights, stream);
+    library.tunings().keep(subject, tuned);
+  }
+  for (const TunedRows& rows : tuned) {
+    if (rows.choice == kByOne) product->fused_.push_back(rows.rows);
   }
   return product;
+}
+
+std::vector<TunedRows> GatedProduct::time_both(std::span<const Float16* const> weights,
+                                               Stream stream) const {
+  const auto time = [&](int32_t rows, auto way) {
+    return microseconds_of(
+        stream, [&](size_t turn) { (this->*way)(weights[turn % weights.size()], rows, stream); });
+  };
+  std::vector<TunedRows> tuned;
+  for (int32_t rows = padded_rows(kFewestRows); rows <= padded_rows(max_rows_);
+       rows = padded_rows(rows + 1)) {
+    const int32_t most = std::min(rows, max_rows_);
+    const bool faster = time(most, &GatedProduct::by_one) < time(most, &GatedProduct::by_two);
+    tuned.push_back({rows, faster ? kByOne : kByTwo});
+  }
+  return tuned;
 }
 
 bool GatedProduct::same_bits(const Float16* weight, Stream stream) const {

@@ -50,6 +50,7 @@ class GatedProduct {
   void by_one(const Float16* weight, int32_t rows, Stream stream) const;
   // Of the last rows of max_rows.
   bool same_bits(const Float16* weight, Stream stream) const;
+  std::vector<TunedRows> time_both(std::span<const Float16* const> weights, Stream stream) const;
 
   std::unique_ptr<Gemm> gate_up_;
   int64_t inner_;

@@ -55,7 +55,7 @@ class CublasGemm final : public Gemm {
   CublasGemm(const CublasLt& lt, cublasLtHandle_t handle, const GemmShape& shape)
       : lt_(lt), handle_(handle), shape_(shape) {}
 
-  Result<> prepare(int32_t max_rows, const GemmTuning& tuning);
+  Result<> prepare(int32_t max_rows, const GemmTuning& tuning, TuningStore& store);
   void run(const Float16* x, const Float16* weight, void* out, int32_t rows,
            Stream stream) const override {
     const int32_t wanted = padded_rows(rows);
@@ -64,15 +64,26 @@ class CublasGemm final : public Gemm {
     CHECK(plan != plans_.end() && plan->first == wanted);
     CHECK_EQ(multiply(plan->second, x, weight, out, stream), CUBLAS_STATUS_SUCCESS);
   }
+  bool recalled() const override { return recalled_; }
   std::string summary() const override;
 
  private:
+  std::string subject() const;
   Result<> create_descriptors();
+  Result<> make_reference(int32_t max_rows, const GemmTuning& tuning);
+  Result<> tune(std::span<const int32_t> counts, const GemmTuning& tuning);
+  // Plans as they were kept; false if they aren't for these counts or don't hold here.
+  Result<bool> recall(std::span<const int32_t> counts, std::span<const TunedRows> kept,
+                      const GemmTuning& tuning);
+  void keep(TuningStore& store) const;
   Result<Plan> layouts_for(int32_t rows) const;
   Result<std::vector<Plan>> candidates(int32_t rows, int32_t most) const;
+  bool splits(const cublasLtMatmulAlgo_t& algo) const;
+  bool runs_without_workspace(const Plan& plan) const;
   cublasStatus_t multiply(const Plan& plan, const Float16* x, const Float16* weight, void* out,
                           Stream stream) const;
   bool results_of(const Plan& plan, const GemmTuning& tuning, std::vector<std::byte>& bytes) const;
+  bool has_the_bits(const Plan& plan, const GemmTuning& tuning) const;
   float time(const Plan& plan, const GemmTuning& tuning) const;
   // The fastest of `from` with the reference's bits in the rows that both have; rows 0 if none.
   Plan fastest(const std::vector<Plan>& from, const GemmTuning& tuning) const;
@@ -88,6 +99,7 @@ class CublasGemm final : public Gemm {
   cublasLtMatrixLayout_t weight_ = nullptr;
   std::vector<std::byte> reference_;             // kComparedRows of every piece
   std::vector<std::pair<int32_t, Plan>> plans_;  // by padded rows, rising
+  bool recalled_ = false;
 };
 
 Result<cublasLtMatrixLayout_t> CublasGemm::layout(cudaDataType_t type, int64_t rows,
@@ -140,15 +152,26 @@ Result<std::vector<Plan>> CublasGemm::candidates(int32_t rows, int32_t most) con
                                               plan.out, preference_, most, found, &count);
   if (status != CUBLAS_STATUS_SUCCESS) return result;  // none: another number of rows may have some
   for (int i = 0; i < count; ++i) {
-    int32_t split = 0;
-    size_t written = 0;
-    RETURN_IF_CUBLAS(lt_.algo_get(&found[i].algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split,
-                                  sizeof split, &written));
-    if (split > 1) continue;
+    if (splits(found[i].algo)) continue;
     result.push_back(plan);
     result.back().algo = found[i].algo;
   }
   return result;
+}
+
+bool CublasGemm::splits(const cublasLtMatmulAlgo_t& algo) const {
+  int32_t split = 0;
+  size_t written = 0;
+  return lt_.algo_get(&algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof split, &written) !=
+             CUBLAS_STATUS_SUCCESS ||
+         split > 1;
+}
+
+bool CublasGemm::runs_without_workspace(const Plan& plan) const {
+  cublasLtMatmulHeuristicResult_t result = {};
+  return lt_.algo_check(handle_, operation_, weight_, plan.x, plan.out, plan.out, &plan.algo,
+                        &result) == CUBLAS_STATUS_SUCCESS &&
+         result.workspaceSize == 0;
 }
 
 cublasStatus_t CublasGemm::multiply(const Plan& plan, const Float16* x, const Float16* weight,
@@ -186,19 +209,24 @@ float CublasGemm::time(const Plan& plan, const GemmTuning& tuning) const {
   });
 }
 
+bool CublasGemm::has_the_bits(const Plan& plan, const GemmTuning& tuning) const {
+  std::vector<std::byte> bytes;
+  if (!results_of(plan, tuning, bytes)) return false;
+  const auto pieces = static_cast<size_t>(shape_.pieces);
+  const size_t piece = bytes.size() / pieces;
+  const size_t reference_piece = reference_.size() / pieces;
+  bool same = true;
+  for (size_t i = 0; i < pieces; ++i) {
+    same &= std::memcmp(bytes.data() + i * piece, reference_.data() + i * reference_piece,
+                        std::min(piece, reference_piece)) == 0;
+  }
+  return same;
+}
+
 Plan CublasGemm::fastest(const std::vector<Plan>& from, const GemmTuning& tuning) const {
   Plan best;
-  std::vector<std::byte> bytes;
-  const size_t reference_piece = reference_.size() / static_cast<size_t>(shape_.pieces);
   for (const Plan& candidate : from) {
-    if (!results_of(candidate, tuning, bytes)) continue;
-    const size_t piece = bytes.size() / static_cast<size_t>(shape_.pieces);
-    bool same = true;
-    for (size_t i = 0; i < static_cast<size_t>(shape_.pieces); ++i) {
-      same &= std::memcmp(bytes.data() + i * piece, reference_.data() + i * reference_piece,
-                          std::min(piece, reference_piece)) == 0;
-    }
-    if (!same) continue;
+    if (!has_the_bits(candidate, tuning)) continue;
     Plan timed = candidate;
     timed.microseconds = time(candidate, tuning);
     if (best.rows == 0 || timed.microseconds < best.microseconds) best = timed;
@@ -206,20 +234,18 @@ Plan CublasGemm::fastest(const std::vector<Plan>& from, const GemmTuning& tuning
   return best;
 }
 
-Result<> CublasGemm::prepare(int32_t max_rows, const GemmTuning& tuning) {
-  RETURN_IF_ERROR(create_descriptors());
-  ASSIGN_OR_RETURN(const std::vector<Plan> reference,
+Result<> CublasGemm::make_reference(int32_t max_rows, const GemmTuning& tuning) {
+  ASSIGN_OR_RETURN(const std::vector<Plan> plans,
                    candidates(std::min(kReferenceRows, padded_rows(max_rows)), kMostCandidates));
-  for (const Plan& plan : reference) {
+  for (const Plan& plan : plans) {
     if (reference_.empty() && !results_of(plan, tuning, reference_)) reference_.clear();
   }
-  if (reference_.empty()) {
-    return Error(ErrorCode::kUnsupported, "cuBLASLt has no algorithm for a {} x {} weight",
-                 shape_.outputs, shape_.columns);
-  }
-  std::vector<int32_t> counts;
-  for (int32_t rows = 1; rows <= max_rows; rows = counts.back() + 1)
-    counts.push_back(padded_rows(rows));
+  if (!reference_.empty()) return Ok{};
+  return Error(ErrorCode::kUnsupported, "cuBLASLt has no algorithm for a {} x {} weight",
+               shape_.outputs, shape_.columns);
+}
+
+Result<> CublasGemm::tune(std::span<const int32_t> counts, const GemmTuning& tuning) {
   for (size_t i = 0; i < counts.size(); ++i) {
     Plan best;
     // A product of fewer rows may be slower than one of a few more, or have no algorithm.
@@ -239,8 +265,61 @@ Result<> CublasGemm::prepare(int32_t max_rows, const GemmTuning& tuning) {
   return Ok{};
 }
 
+std::string CublasGemm::subject() const {
+  return fmt::format("product {} x {}, {}, pieces {}", shape_.outputs, shape_.columns,
+                     shape_.f32_out ? "f32" : "f16", shape_.pieces);
+}
+
+// Words: rows that run, nanoseconds, the algorithm, which its library can take back as it is.
+void CublasGemm::keep(TuningStore& store) const {
+  std::vector<TunedRows> kept;
+  for (const auto& [count, plan] : plans_) {
+    TunedRows tuned{
+        count,
+        {static_cast<uint64_t>(plan.rows), static_cast<uint64_t>(plan.microseconds * 1000.0F)}};
+    tuned.choice.insert(tuned.choice.end(), std::begin(plan.algo.data), std::end(plan.algo.data));
+    kept.push_back(std::move(tuned));
+  }
+  store.keep(subject(), kept);
+}
+
+Result<bool> CublasGemm::recall(std::span<const int32_t> counts, std::span<const TunedRows> kept,
+                                const GemmTuning& tuning) {
+  if (kept.size() < counts.size()) return false;
+  plans_.clear();
+  for (size_t i = 0; i < counts.size(); ++i) {
+    const std::vector<uint64_t>& words = kept[i].choice;
+    cublasLtMatmulAlgo_t algo = {};
+    if (kept[i].rows != counts[i] || words.size() != 2 + std::size(algo.data)) return false;
+    const auto runs = static_cast<int32_t>(std::min<uint64_t>(words[0], INT32_MAX));
+    if (runs < counts[i] || !std::binary_search(counts.begin(), counts.end(), runs)) return false;
+    std::copy(words.begin() + 2, words.end(), std::begin(algo.data));
+    ASSIGN_OR_RETURN(Plan plan, layouts_for(runs));
+    plan.algo = algo;
+    plan.microseconds = static_cast<float>(words[1]) / 1000.0F;
+    if (splits(algo) || !runs_without_workspace(plan) || !has_the_bits(plan, tuning)) return false;
+    plans_.emplace_back(counts[i], plan);
+  }
+  return true;
+}
+
+Result<> CublasGemm::prepare(int32_t max_rows, const GemmTuning& tuning, TuningStore& store) {
+  RETURN_IF_ERROR(create_descriptors());
+  RETURN_IF_ERROR(make_reference(max_rows, tuning));
+  std::vector<int32_t> counts;
+  for (int32_t rows = 1; rows <= max_rows; rows = counts.back() + 1)
+    counts.push_back(padded_rows(rows));
+  ASSIGN_OR_RETURN(recalled_, recall(counts, store.recall(subject()), tuning));
+  if (recalled_) return Ok{};
+  plans_.clear();
+  RETURN_IF_ERROR(tune(counts, tuning));
+  keep(store);
+  return Ok{};
+}
+
 std::string CublasGemm::summary() const {
-  std::string text = fmt::format("{} x {}", shape_.outputs, shape_.columns);
+  std::string text =
+      fmt::format("{} x {}{}", shape_.outputs, shape_.columns, recalled_ ? " as it was kept" : "");
   for (const auto& [rows, plan] : plans_) {
     if (rows <= kSmallRows || rows == plans_.back().first)
       text += fmt::format(", {}: {:.1f} us", rows, plan.microseconds);
@@ -250,19 +329,21 @@ std::string CublasGemm::summary() const {
 
 class CublasLibrary final : public GemmLibrary {
  public:
-  CublasLibrary(const CublasLt& lt, cublasLtHandle_t handle) : lt_(lt), handle_(handle) {}
-  size_t version() const override { return lt_.version(); }
+  CublasLibrary(const CublasLt& lt, cublasLtHandle_t handle, TuningStore tunings)
+      : lt_(lt), handle_(handle), tunings_(std::move(tunings)) {}
+  TuningStore& tunings() override { return tunings_; }
   Result<std::unique_ptr<Gemm>> prepare(const GemmShape& shape, int32_t max_rows,
                                         const GemmTuning& tuning) override {
     CHECK(shape.columns % shape.pieces == 0 && (shape.pieces == 1 || shape.f32_out));
     auto gemm = std::make_unique<CublasGemm>(lt_, handle_, shape);
-    RETURN_IF_ERROR(gemm->prepare(max_rows, tuning));
+    RETURN_IF_ERROR(gemm->prepare(max_rows, tuning, tunings_));
     return std::unique_ptr<Gemm>(std::move(gemm));
   }
 
  private:
   const CublasLt lt_;
   const cublasLtHandle_t handle_;
+  TuningStore tunings_;
 };
 
 }  // namespace
@@ -281,11 +362,14 @@ int32_t padded_rows(int32_t rows) {
   return round_up(rows, rows <= kMiddleRows ? kMiddleStep : kLargeStep);
 }
 
-Result<std::shared_ptr<GemmLibrary>> GemmLibrary::open() {
+Result<std::shared_ptr<GemmLibrary>> GemmLibrary::open(const std::string& tuning_folder,
+                                                       const std::string& machine) {
   ASSIGN_OR_RETURN(const CublasLt lt, CublasLt::open());
   cublasLtHandle_t handle = nullptr;
   RETURN_IF_CUBLAS(lt.create(&handle));
-  return std::shared_ptr<GemmLibrary>(std::make_shared<CublasLibrary>(lt, handle));
+  TuningStore tunings(tuning_folder, fmt::format("{}, cuBLASLt {}", machine, lt.version()));
+  return std::shared_ptr<GemmLibrary>(
+      std::make_shared<CublasLibrary>(lt, handle, std::move(tunings)));
 }
 
 }  // namespace puna::kernels::cuda

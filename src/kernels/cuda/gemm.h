@@ -5,7 +5,8 @@
 // number of rows. A long K is cut into a fixed number of pieces instead, a constant of the weight's
 // shape; each piece gives its own f32 result, and whoever reads them adds them in order. Of the
 // algorithms that the library offers, only those count that give the bits of a reference one, as
-// prepare() measures; of these the fastest on this GPU is taken, for each number of rows.
+// prepare() measures; of these the fastest on this GPU is taken, for each number of rows. What was
+// taken is kept for the next start, which compares the bits again but has nothing to time.
 //
 // The library is opened at run time, so that the program starts without it. One engine thread.
 #pragma once
@@ -18,6 +19,7 @@
 #include "base/numeric.h"
 #include "base/result.h"
 #include "kernels/cuda/stream.h"
+#include "kernels/cuda/tuning_store.h"
 
 namespace puna::kernels::cuda {
 
@@ -43,10 +45,12 @@ class Gemm;
 
 class GemmLibrary {
  public:
-  // kUnavailable, with where it was looked for, when libcublasLt can't be opened.
-  static Result<std::shared_ptr<GemmLibrary>> open();
+  // Choices are kept in `tuning_folder` (empty: nowhere) for that machine, which is the GPU and its
+  // driver. kUnavailable, with where it was looked for, when libcublasLt can't be opened.
+  static Result<std::shared_ptr<GemmLibrary>> open(const std::string& tuning_folder = "",
+                                                   const std::string& machine = "");
   virtual ~GemmLibrary() = default;
-  virtual size_t version() const = 0;
+  virtual TuningStore& tunings() = 0;
   // Plans for every number of rows up to max_rows. kUnsupported when no algorithm gives the same
   // bits for all of them.
   virtual Result<std::unique_ptr<Gemm>> prepare(const GemmShape& shape, int32_t max_rows,
@@ -59,7 +63,8 @@ class Gemm {
   // x and out have room for padded_rows(rows) rows; what is beyond `rows` is not defined.
   virtual void run(const Float16* x, const Float16* weight, void* out, int32_t rows,
                    Stream stream) const = 0;
-  virtual std::string summary() const = 0;  // algorithms chosen, for logs
+  virtual bool recalled() const = 0;        // what an earlier start chose
+  virtual std::string summary() const = 0;  // times, for logs
 };
 
 // Row counts that have plans: products run with the next one.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "check/whole_file.h"
+#include "base/whole_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <system_error>
 
-namespace puna::check {
+namespace puna {
 namespace {
 
 // errno of what failed, or 0.
@@ -36,4 +36,4 @@ Result<> write_whole_file(const std::string& path, std::string_view text, mode_t
                std::generic_category().message(error));
 }
 
-}  // namespace puna::check
+}  // namespace puna
