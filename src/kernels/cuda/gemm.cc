@@ -79,7 +79,7 @@ class CublasGemm final : public Gemm {
   Result<Plan> layouts_for(int32_t rows) const;
   Result<std::vector<Plan>> candidates(int32_t rows, int32_t most) const;
   bool splits(const cublasLtMatmulAlgo_t& algo) const;
-  bool runs_without_workspace(const Plan& plan) const;
+  bool runs_here(const Plan& plan) const;
   cublasStatus_t multiply(const Plan& plan, const Float16* x, const Float16* weight, void* out,
                           Stream stream) const;
   bool results_of(const Plan& plan, const GemmTuning& tuning, std::vector<std::byte>& bytes) const;
@@ -167,11 +167,10 @@ bool CublasGemm::splits(const cublasLtMatmulAlgo_t& algo) const {
          split > 1;
 }
 
-bool CublasGemm::runs_without_workspace(const Plan& plan) const {
+bool CublasGemm::runs_here(const Plan& plan) const {
   cublasLtMatmulHeuristicResult_t result = {};
   return lt_.algo_check(handle_, operation_, weight_, plan.x, plan.out, plan.out, &plan.algo,
-                        &result) == CUBLAS_STATUS_SUCCESS &&
-         result.workspaceSize == 0;
+                        &result) == CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t CublasGemm::multiply(const Plan& plan, const Float16* x, const Float16* weight,
@@ -297,7 +296,7 @@ Result<bool> CublasGemm::recall(std::span<const int32_t> counts, std::span<const
     ASSIGN_OR_RETURN(Plan plan, layouts_for(runs));
     plan.algo = algo;
     plan.microseconds = static_cast<float>(words[1]) / 1000.0F;
-    if (splits(algo) || !runs_without_workspace(plan) || !has_the_bits(plan, tuning)) return false;
+    if (splits(algo) || !runs_here(plan) || !has_the_bits(plan, tuning)) return false;
     plans_.emplace_back(counts[i], plan);
   }
   return true;

@@ -141,8 +141,13 @@ TEST_F(TuningTest, TheWayOfAGatedProductIsKeptToo) {
   // Turned round: no measurement would say so for every number of rows.
   for (const char way : {'1', '2'}) {
     std::string text = formats::read_text(path);
-    for (size_t end = text.find("\nend\n"); text[end - 2] == ' '; end = text.rfind('\n', end - 1))
+    size_t line = 0;
+    for (int header = 0; header < 3; ++header) line = text.find('\n', line) + 1;
+    for (size_t end = text.find('\n', line); text.substr(line, 3) != "end";
+         end = text.find('\n', line)) {
       text[end - 1] = way;
+      line = end + 1;
+    }
     formats::write_text(path, text);
     const std::string ways = fused();
     EXPECT_EQ(ways, std::string(ways.size(), way));
