@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "engine/batch.h"
 
@@ -28,6 +29,8 @@ struct BackendLimits {
   int32_t max_model_len = 0;     // positions in a sequence
   int32_t vocab_size = 0;
   int32_t num_host_blocks = 0;  // places for blocks in host memory
+  // Steps of other numbers of tokens take as long as the next of these, rising; empty: no others.
+  std::vector<int32_t> full_steps{};
 };
 
 // A block, and its place in host memory: less than num_host_blocks.

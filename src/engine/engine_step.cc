@@ -34,6 +34,7 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const BackendLimits
                        .max_batch_tokens = limits.max_batch_tokens,
                        .prefill_chunk_tokens = config.prefill_chunk_tokens,
                        .max_waiting = most_waiting(config),
+                       .full_steps = limits.full_steps,
                        .prefix_cache = config.prefix_cache,
                        .chunk_sizing = config.chunk_sizing,
                        .model_digest = config.model_digest};

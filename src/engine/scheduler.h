@@ -52,6 +52,7 @@ struct SchedulerConfig {
   int32_t max_batch_tokens = 0;
   int32_t prefill_chunk_tokens = 0;
   int32_t max_waiting = 0;
+  std::vector<int32_t> full_steps{};  // BackendLimits::full_steps: where a chunk that is cut ends
   bool prefix_cache = true;
   bool chunk_sizing = true;
   uint64_t model_digest = 0;
@@ -133,6 +134,7 @@ class Scheduler {
   void check() const;
 
  private:
+  int32_t chunk_of_full_step(int32_t before, int32_t chunk) const;
   bool plan_prompt(Sequence& sequence, int32_t first_position, int32_t cached_blocks,
                    double target_s, const StepTimes& times, StepPlan& plan) const;
   void plan_decodes(StepPlan& plan) const;

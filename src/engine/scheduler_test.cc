@@ -72,6 +72,48 @@ TEST_F(SchedulerTest, DecodeRowsFirstThenChunksUpToTheBudget) {
   EXPECT_EQ(step(), "1:1 2:1 3:1 ");
 }
 
+// A step of 33 tokens would take as long as one of 64.
+TEST(SchedulerChunks, ACutOneEndsWhereThePaddingDoes) {
+  Scheduler scheduler({.num_blocks = 100,
+                       .max_num_seqs = 4,
+                       .max_batch_tokens = 128,
+                       .prefill_chunk_tokens = 128,
+                       .max_waiting = 8,
+                       .full_steps = {8, 16, 32, 64, 128}});
+  StepTimes times;
+  times.seconds_per[2] = 0.001;  // a prompt token
+  times.p95_factor = 1.0;
+  StepPlan plan;
+  Batch batch;
+  const auto step = [&] {
+    scheduler.plan(plan, times);
+    std::string rows;
+    for (const StepPlan::Row& row : plan.rows)
+      rows += std::to_string(row.sequence->ticket) + ":" + std::to_string(row.num_tokens) + " ";
+    scheduler.commit(plan, 1, batch);
+    for (const StepPlan::Row& row : plan.rows) {
+      scheduler.advance(*row.sequence, row.num_tokens);
+      if (row.sequence->left() == 0) row.sequence->tokens.push_back(1000);
+    }
+    return rows;
+  };
+  auto stream = make(10, 100, 1);
+  stream->tpot_target_ns = 50'000'000;  // 50 prompt tokens
+  scheduler.enqueue(std::move(stream));
+  EXPECT_EQ(step(), "1:10 ");
+  times.ready = true;
+  scheduler.enqueue(make(200, 4, 2, 0, 1000));
+  EXPECT_EQ(step(), "1:1 2:31 ");
+  scheduler.enqueue(make(20, 4, 3, 0, 2000));
+  EXPECT_EQ(step(), "1:1 2:31 ");  // and nothing of another one for what is left of the time
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(step(), "1:1 2:31 ");
+  EXPECT_EQ(step(), "1:1 2:45 ");  // what is not cut is as long as it is
+  EXPECT_EQ(step(), "1:1 2:1 3:20 ");
+  times.seconds_per[2] = 0.004;  // 12 prompt tokens
+  scheduler.enqueue(make(40, 4, 4, 0, 3000));
+  EXPECT_EQ(step(), "1:1 2:1 3:1 4:16 ");  // kLeastPromptTokens come before
+}
+
 TEST_F(SchedulerTest, PlanReadsOnly) {
   scheduler.enqueue(make(50, 20, 1));
   step();
