@@ -30,13 +30,22 @@ constexpr int32_t kHostLogitRows = 8;
 // Left free of the GPU's memory when the KV pool takes the rest: graphs, modules, cuBLASLt.
 constexpr uint64_t kDeviceReserve = uint64_t{1} << 30;
 
+// Products are computed for padded rows.
+std::vector<int32_t> full_steps(int32_t most) {
+  std::vector<int32_t> steps;
+  for (int32_t rows = cuda::padded_rows(1); rows <= most; rows = cuda::padded_rows(rows + 1))
+    steps.push_back(rows);
+  return steps;
+}
+
 BackendLimits limits_of(const CudaBackendConfig& config, int32_t vocab_size) {
   return {.num_blocks = config.num_blocks,
           .max_num_seqs = config.max_num_seqs,
           .max_batch_tokens = config.max_batch_tokens,
           .max_model_len = config.max_model_len,
           .vocab_size = vocab_size,
-          .num_host_blocks = config.num_host_blocks};
+          .num_host_blocks = config.num_host_blocks,
+          .full_steps = full_steps(config.max_batch_tokens)};
 }
 
 CudaLlamaLimits llama_limits(const CudaBackendConfig& config) {
@@ -165,7 +174,12 @@ Result<> CudaStepRunner::allocate(const formats::ModelSpec& spec) {
   host_logits_ = pinned_.take<float>(int64_t{kHostLogitRows} * limits_.vocab_size);
   const int32_t tile_rows =
       cuda::prefill_tile_rows({spec.num_heads, spec.num_kv_heads, spec.head_dim});
-  layout_ = std::make_unique<CudaStepLayout>(limits_, tile_rows, words_);
+  layout_ =
+      std::make_unique<CudaStepLayout>(limits_,
+                                       AttentionGrid{.tile_rows = tile_rows,
+                                                     .kv_heads = spec.num_kv_heads,
+                                                     .decode_blocks = llama_->decode_blocks()},
+                                       words_);
   host_tokens_.assign(slots, -1);
   samples_.resize(slots);
   return Ok{};
@@ -190,14 +204,14 @@ CudaStep CudaStepRunner::step_of(const CudaStepLayout& layout) const {
           .cells = words + layout.cells(),
           .block_tables = words,
           .decode_items = reinterpret_cast<const cuda::DecodeItem*>(words + layout.decode_items()),
-          .num_decode_items = words,
+          .decode_work = reinterpret_cast<const cuda::DecodeWork*>(words),
           .num_decode_rows = layout.all_decode() ? layout.rows() : layout.num_decode(),
           .tiles = reinterpret_cast<const cuda::QueryTile*>(words + layout.tiles()),
           .num_tiles = layout.num_tiles(),
           .logit_rows = words + layout.logit_row_index(),
           .num_logits = layout.logit_rows(),
           .last_items = reinterpret_cast<const cuda::DecodeItem*>(words + layout.last_items()),
-          .num_last_items = words + 1,
+          .last_work = reinterpret_cast<const cuda::DecodeWork*>(words + layout.last_work()),
           .last_positions = words + layout.last_positions()};
 }
 

@@ -60,6 +60,26 @@ std::vector<double> log_softmax(const float* logits, size_t count) {
   return result;
 }
 
+TEST(DecodeGrid, RowsGoWholeWhereThreadBlocksHaveEnoughOfThem) {
+  const AttentionGrid grid = {.tile_rows = 64, .kv_heads = 8, .decode_blocks = 132};
+  const auto whole = [&](size_t rows, int32_t chunks) {
+    return takes_whole_rows(std::vector<int32_t>(rows, chunks), grid);
+  };
+  EXPECT_TRUE(whole(32, 29));   // 256 rows and heads for 132 blocks, two each
+  EXPECT_TRUE(whole(16, 29));   // 128
+  EXPECT_TRUE(whole(256, 3));   // 2,048, fifteen or sixteen each
+  EXPECT_FALSE(whole(1, 29));   // eight blocks would do all
+  EXPECT_FALSE(whole(17, 29));  // four blocks would do twice what others do
+  EXPECT_FALSE(whole(32, 3));   // warps of a block would have none
+  EXPECT_FALSE(whole(256, 1));  // there is nothing to merge
+  EXPECT_FALSE(whole(0, 0));
+  std::vector<int32_t> mixed(256, 2);
+  mixed[0] = 4;
+  EXPECT_TRUE(takes_whole_rows(mixed, grid));
+  mixed[0] = 40;
+  EXPECT_FALSE(takes_whole_rows(mixed, grid)) << "longer than what a block has in all";
+}
+
 TEST(CudaTuning, TheNextStartTakesWhatTheFirstChose) {
   const auto checkpoint = Checkpoint::open(kGolden + "/tiny_llama_hf").value();
   const formats::ScratchFolder folder;

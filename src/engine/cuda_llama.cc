@@ -20,7 +20,6 @@ using formats::ModelSpec;
 
 constexpr float kRandomDeviation = 0.02F;
 // Decode attention's warps that fit on a multiprocessor, by shared memory.
-constexpr int32_t kDecodeWarpsPerMultiprocessor = 8;
 constexpr size_t kTunedWeights = 6;  // more than the L2 cache holds, for Llama 3 8B's shapes
 
 int64_t qkv_size(const ModelSpec& spec) { return spec.q_size() + 2 * int64_t{spec.kv_size()}; }
@@ -259,7 +258,7 @@ Result<std::unique_ptr<CudaLlama>> CudaLlama::create(const ModelSpec& spec,
                    Arena::on_device(bytes(spec, limits).total(), "weights, KV and activations"));
   llama->lay_out();
   CHECK_EQ(llama->arena_.used(), llama->arena_.bytes());
-  llama->decode_warps_ = kDecodeWarpsPerMultiprocessor * device.multiprocessors;
+  llama->decode_blocks_ = device.multiprocessors;
   cuda::prepare_attention();
   llama->upload_rotations();
   if (checkpoint != nullptr) {
@@ -321,9 +320,9 @@ void CudaLlama::attend(const CudaStep& step, const Layer& layer, cuda::Stream st
     if (step.num_tiles == 0) {
       unrotated = {.qkv = work_.qkv, .rotations = work_.rotations, .kv = layer.kv};
     }
-    const cuda::DecodeRows rows = {step.decode_items, step.num_decode_items, step.positions,
+    const cuda::DecodeRows rows = {step.decode_items, step.decode_work, step.positions,
                                    step.num_decode_rows};
-    cuda::attention_decode(args, unrotated, rows, scratch_, decode_warps_, stream);
+    cuda::attention_decode(args, unrotated, rows, scratch_, decode_blocks_, stream);
   }
   if (step.num_tiles > 0) cuda::attention_prefill(args, step.tiles, step.num_tiles, stream);
 }
@@ -341,9 +340,9 @@ void CudaLlama::attend_logit_rows(const CudaStep& step, const Layer& layer,
                      .rows = step.num_logits},
                     stream);
   const cuda::AttentionArgs args = attention_args(step, layer, work_.qkv);
-  const cuda::DecodeRows rows = {step.last_items, step.num_last_items, step.last_positions,
+  const cuda::DecodeRows rows = {step.last_items, step.last_work, step.last_positions,
                                  step.num_logits};
-  cuda::attention_decode(args, {}, rows, scratch_, decode_warps_, stream);
+  cuda::attention_decode(args, {}, rows, scratch_, decode_blocks_, stream);
 }
 
 void CudaLlama::finish(const Layer& layer, float* residual, int32_t rows,

@@ -47,7 +47,7 @@ struct CudaStep {
   const int32_t* cells = nullptr;        // [rows], -1: not stored
   const int32_t* block_tables = nullptr;
   const kernels::cuda::DecodeItem* decode_items = nullptr;
-  const int32_t* num_decode_items = nullptr;
+  const kernels::cuda::DecodeWork* decode_work = nullptr;
   int32_t num_decode_rows = 0;  // padded as `rows`; they come first
   const kernels::cuda::QueryTile* tiles = nullptr;
   int32_t num_tiles = 0;
@@ -55,7 +55,7 @@ struct CudaStep {
   int32_t num_logits = 0;
   // Where there are tiles, the last layer attends rows with logits only, as decode rows.
   const kernels::cuda::DecodeItem* last_items = nullptr;  // rows count those with logits
-  const int32_t* num_last_items = nullptr;
+  const kernels::cuda::DecodeWork* last_work = nullptr;
   const int32_t* last_positions = nullptr;  // [num_logits]
 };
 
@@ -77,6 +77,8 @@ class CudaLlama {
   // Enqueues the step; logits() row i is then that of step.logit_rows[i].
   void forward(const CudaStep& step, kernels::cuda::Stream stream) const;
   const float* logits() const { return work_.logits; }  // [*, vocab_size]
+  // Thread blocks that decode attention shares a step's rows among.
+  int32_t decode_blocks() const { return decode_blocks_; }
   CudaKvBlocks kv_blocks() const;
   std::string gemm_summary() const;
   // Why the choices can't be kept, or empty.
@@ -134,7 +136,7 @@ class CudaLlama {
   const formats::ModelSpec spec_;
   const CudaLlamaLimits limits_;
   kernels::cuda::Arena arena_;
-  int32_t decode_warps_ = 0;
+  int32_t decode_blocks_ = 0;  // one for each multiprocessor
   Float16* embedding_ = nullptr;
   Float16* head_ = nullptr;
   float* output_norm_ = nullptr;

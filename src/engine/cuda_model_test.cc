@@ -92,7 +92,7 @@ std::vector<float> gpu_logits(const Checkpoint& checkpoint, const std::vector<in
   std::vector<int32_t> host(words);
   int32_t* on_device = nullptr;
   EXPECT_EQ(cudaMalloc(&on_device, words * sizeof(int32_t)), cudaSuccess);
-  CudaStepLayout layout(limits, 1, host.data());
+  CudaStepLayout layout(limits, {}, host.data());
   std::vector<kv::BlockId> table(static_cast<size_t>(blocks));
   std::iota(table.begin(), table.end(), 0);
   SamplingParams greedy;
@@ -123,7 +123,7 @@ std::vector<float> gpu_logits(const Checkpoint& checkpoint, const std::vector<in
                     .block_tables = on_device,
                     .decode_items = reinterpret_cast<const cuda::DecodeItem*>(
                         on_device + layout.decode_items()),
-                    .num_decode_items = on_device,
+                    .decode_work = reinterpret_cast<const cuda::DecodeWork*>(on_device),
                     .num_decode_rows = layout.rows(),
                     .tiles = nullptr,
                     .num_tiles = 0,

@@ -15,9 +15,11 @@ namespace {
 
 namespace cuda = kernels::cuda;
 using cuda::DecodeItem;
+using cuda::DecodeWork;
 using cuda::QueryTile;
 
 static_assert(sizeof(DecodeItem) == sizeof(QueryTile));
+static_assert(sizeof(DecodeWork) == 2 * sizeof(int32_t));
 static_assert(cuda::kCellsPerBlock == kv::kBlockTokens);
 
 bool decodes(const BatchItem& item) { return item.num_tokens == 1; }
@@ -35,7 +37,30 @@ cuda::SampleParams params_of(const BatchItem& item) {
   return params;
 }
 
+constexpr int64_t kFewestChunks = 8;  // of a thread block: one for each warp
+// What it costs to merge chunks of other thread blocks, and that waves of chunks end unevenly.
+constexpr int64_t kSplitCostPercent = 108;
+
 }  // namespace
+
+bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid) {
+  int64_t total = 0;
+  for (const int32_t count : chunks) total += count;
+  total *= grid.kv_heads;
+  const int32_t blocks = grid.decode_blocks;
+  const int32_t units = static_cast<int32_t>(chunks.size()) * grid.kv_heads;
+  if (units == 0 || chunks[0] == 1 || total < kFewestChunks * blocks) return false;
+  int64_t most = 0;
+  for (int32_t block = 0; block < blocks; ++block) {
+    int64_t load = 0;
+    for (int32_t round = 0; round * blocks < units; ++round) {
+      const int32_t unit = round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
+      if (unit < units) load += chunks[static_cast<size_t>(unit / grid.kv_heads)];
+    }
+    most = std::max(most, load);
+  }
+  return 100 * most * blocks <= kSplitCostPercent * total;
+}
 
 bool sampled_on_device(const BatchItem& item) {
   const SamplingParams& params = *item.sampling;
@@ -55,12 +80,14 @@ int64_t CudaStepLayout::words_for(const BackendLimits& limits) {
          kItemWords * (2 * sequences * chunks + sequences + rows) + sequences * blocks;
 }
 
-CudaStepLayout::CudaStepLayout(const BackendLimits& limits, int32_t tile_rows, int32_t* memory)
-    : limits_(limits), tile_rows_(tile_rows), memory_(memory) {
+CudaStepLayout::CudaStepLayout(const BackendLimits& limits, const AttentionGrid& grid,
+                               int32_t* memory)
+    : limits_(limits), grid_(grid), memory_(memory) {
   order_.reserve(static_cast<size_t>(limits.max_num_seqs));
   sample_items_.reserve(static_cast<size_t>(limits.max_num_seqs));
   tables_.reserve(static_cast<size_t>(limits.max_num_seqs));
   attended_.reserve(static_cast<size_t>(limits.max_num_seqs));
+  chunks_.reserve(static_cast<size_t>(limits.max_num_seqs));
 }
 
 void CudaStepLayout::check_item(const BatchItem& item) const {
@@ -138,7 +165,7 @@ void CudaStepLayout::add_attention(const Batch& batch) {
     if (decodes(item)) {
       items += cuda::chunks_of_positions(item.first_position + 1);
     } else {
-      tiles += (item.num_tokens + tile_rows_ - 1) / tile_rows_;
+      tiles += (item.num_tokens + grid_.tile_rows - 1) / grid_.tile_rows;
     }
   }
   tiles_at_ = decode_items() + items * kItemWords;
@@ -156,8 +183,8 @@ void CudaStepLayout::add_attention(const Batch& batch) {
     words_ += static_cast<int64_t>(blocks);
     tables_.push_back(table);
     if (!decodes(item)) {
-      for (int32_t done = 0; done < item.num_tokens; done += tile_rows_) {
-        *tile++ = {row + done, std::min(tile_rows_, item.num_tokens - done),
+      for (int32_t done = 0; done < item.num_tokens; done += grid_.tile_rows) {
+        *tile++ = {row + done, std::min(grid_.tile_rows, item.num_tokens - done),
                    item.first_position + done, table};
       }
     }
@@ -180,7 +207,8 @@ void CudaStepLayout::add_decode_items(const Batch& batch) {
     const BatchItem& item = batch.items[static_cast<size_t>(order_[place])];
     attended_.push_back({row, item.first_position, tables_[place], 0});
   }
-  memory_[0] = write_items(decode_items());
+  const DecodeWork work = write_items(decode_items());
+  std::memcpy(memory_, &work, sizeof work);
 }
 
 // In the order of the logits' rows.
@@ -195,15 +223,27 @@ void CudaStepLayout::add_last_items(const Batch& batch) {
     attended_[static_cast<size_t>(row)] = {row, position, tables_[place], 0};
     memory_[last_positions() + row] = position;
   }
-  memory_[1] = write_items(last_items());
-  words_ = last_items_at_ + memory_[1] * kItemWords;
+  const DecodeWork work = write_items(last_items());
+  std::memcpy(memory_ + last_work(), &work, sizeof work);
+  words_ = last_items_at_ + int64_t{work.num_items} * kItemWords;
 }
 
-// Whole chunks before the sequences' last ones, which are shorter: so thread blocks that take every
-// so-manieth item have equal work.
-int32_t CudaStepLayout::write_items(int64_t place) {
+// Rows whole where that gives all thread blocks enough to do, else their chunks: whole chunks
+// before the rows' last ones, which are shorter, so that thread blocks that take every so-manieth
+// one have equal work.
+DecodeWork CudaStepLayout::write_items(int64_t place) {
   auto* const first = reinterpret_cast<DecodeItem*>(memory_ + place);
   DecodeItem* next = first;
+  std::sort(attended_.begin(), attended_.end(), [](const DecodeItem& a, const DecodeItem& b) {
+    return a.position != b.position ? a.position > b.position : a.row < b.row;
+  });
+  chunks_.clear();
+  for (const DecodeItem& item : attended_)
+    chunks_.push_back(cuda::chunks_of_positions(item.position + 1));
+  if (takes_whole_rows(chunks_, grid_)) {
+    std::copy(attended_.begin(), attended_.end(), first);
+    return {static_cast<int32_t>(attended_.size()), 1};
+  }
   for (const bool last : {false, true}) {
     for (DecodeItem item : attended_) {
       const int32_t chunks = cuda::chunks_of_positions(item.position + 1);
@@ -212,7 +252,7 @@ int32_t CudaStepLayout::write_items(int64_t place) {
         *next++ = item;
     }
   }
-  return static_cast<int32_t>(next - first);
+  return {static_cast<int32_t>(next - first), 0};
 }
 
 void CudaStepLayout::lay_out(const Batch& batch, std::span<const TokenId> host_tokens) {

@@ -17,10 +17,20 @@ namespace puna::engine {
 // Else its row of logits goes to the host: logprobs, penalties, biases and bans are asked for.
 bool sampled_on_device(const BatchItem& item);
 
+// How attention's kernels take a step's rows.
+struct AttentionGrid {
+  int32_t tile_rows = 1;      // the most that a prefill tile holds
+  int32_t kv_heads = 1;       // that a decode row is taken for
+  int32_t decode_blocks = 1;  // thread blocks that share decode rows
+};
+// Whether decode's thread blocks are better off with whole rows, dealt to and fro: they have chunks
+// to merge, enough of them and about as many each. `chunks` are the rows', falling.
+bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid);
+
 class CudaStepLayout {
  public:
-  // `memory` has words_for() words; `tile_rows` is the most a prefill tile holds.
-  CudaStepLayout(const BackendLimits& limits, int32_t tile_rows, int32_t* memory);
+  // `memory` has words_for() words.
+  CudaStepLayout(const BackendLimits& limits, const AttentionGrid& grid, int32_t* memory);
   static int64_t words_for(const BackendLimits& limits);
 
   // Lays out `batch`. `host_tokens[slot]` is the slot's last token if the host knows better than
@@ -49,11 +59,12 @@ class CudaStepLayout {
   int64_t decode_items() const { return sample_params() + kParamWords * logit_rows(); }
   int64_t tiles() const { return tiles_at_; }
   // Of rows with logits, where there are tiles.
+  int64_t last_work() const { return 2; }
   int64_t last_items() const { return last_items_at_; }
   int64_t last_positions() const { return last_items_at_ - samples_; }
 
  private:
-  static constexpr int64_t kHeader = 4;  // [0]: the number of decode items; [1]: of the last layer
+  static constexpr int64_t kHeader = 4;  // DecodeWork of the decode items, then of the last layer's
   static constexpr int64_t kItemWords = 4;
   static constexpr int64_t kParamWords = sizeof(kernels::cuda::SampleParams) / 4;
   void check_item(const BatchItem& item) const;
@@ -63,18 +74,19 @@ class CudaStepLayout {
   void add_attention(const Batch& batch);
   void add_decode_items(const Batch& batch);
   void add_last_items(const Batch& batch);
-  // Writes the items of attended_, and says how many.
-  int32_t write_items(int64_t place);
+  // Writes the items of attended_.
+  kernels::cuda::DecodeWork write_items(int64_t place);
   void set_params(int64_t place, const kernels::cuda::SampleParams& params);
   void pad_rows(int32_t used);
 
   const BackendLimits limits_;
-  const int32_t tile_rows_;
+  const AttentionGrid grid_;
   int32_t* const memory_;
   std::vector<int32_t> order_;  // batch items, those that decode first
   std::vector<int32_t> sample_items_;
   std::vector<int32_t> tables_;                      // places of the block tables, in order_
-  std::vector<kernels::cuda::DecodeItem> attended_;  // rows of write_items(), no chunk
+  std::vector<kernels::cuda::DecodeItem> attended_;  // rows of write_items(), whole
+  std::vector<int32_t> chunks_;                      // of these
   bool all_decode_ = false;
   int32_t rows_ = 0;
   int32_t samples_ = 0;

@@ -30,12 +30,16 @@ struct QueryTile {
   int32_t first_position;
   int32_t table_offset;  // of its block table in AttentionArgs::block_tables
 };
-// One chunk of a decode row; `row` counts the decode rows, for its partial results.
+// One chunk of a decode row, or the row; `row` counts the decode rows, for its partial results.
 struct DecodeItem {
   int32_t row;
   int32_t position;
   int32_t table_offset;
   int32_t chunk;
+};
+struct DecodeWork {
+  int32_t num_items;
+  int32_t whole_rows;  // each item is all chunks of a row, rows with more chunks first
 };
 
 struct AttentionShape {
@@ -54,7 +58,7 @@ struct AttentionArgs {
   float scale;   // of the scores
 };
 
-// Where decode's warps leave what they found in rows of several chunks.
+// Where decode's thread blocks leave what they found in rows of several chunks.
 struct DecodeScratch {
   float* partials;  // partial_floats() for the most rows and chunks
   int32_t max_chunks;
@@ -71,14 +75,14 @@ struct UnrotatedRows {
 
 // Rows of one position each, all on the device, so that a graph may replay it.
 struct DecodeRows {
-  const DecodeItem* items;  // of all rows that there are, *num_items
-  const int32_t* num_items;
+  const DecodeItem* items;  // of all rows that there are
+  const DecodeWork* work;
   const int32_t* positions;  // [num_rows]; 0 for a row that is there for the number's sake
   int32_t num_rows;
 };
-// `warps` is how many share the items.
+// `blocks` is how many thread blocks share the items: one for each multiprocessor keeps it busy.
 void attention_decode(const AttentionArgs& args, const UnrotatedRows& unrotated,
-                      const DecodeRows& rows, const DecodeScratch& scratch, int32_t warps,
+                      const DecodeRows& rows, const DecodeScratch& scratch, int32_t blocks,
                       Stream stream);
 
 // How many rows a query tile may hold.

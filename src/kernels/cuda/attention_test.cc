@@ -37,25 +37,30 @@ class Case {
   }
 
   // Each of the positions as a decode row of its own, twice, so that nothing may be left behind; a
-  // row more than there are.
-  std::vector<Float16> decode(int32_t first, int32_t count, int32_t warps, uint32_t shuffle) {
+  // row more than there are. By chunks of rows or by rows, longest first.
+  std::vector<Float16> decode(int32_t first, int32_t count, int32_t blocks, uint32_t shuffle,
+                              bool whole_rows) {
     std::vector<DecodeItem> items;
     std::vector<int32_t> positions(static_cast<size_t>(count) + 1, 0);
     for (int32_t row = 0; row < count; ++row) {
       positions[static_cast<size_t>(row)] = first + row;
+      if (whole_rows) {
+        items.insert(items.begin(), {row, first + row, 1, 0});
+        continue;
+      }
       for (int32_t chunk = 0; chunk < chunks_of_positions(first + row + 1); ++chunk)
         items.push_back({row, first + row, 1, chunk});
     }
     const int32_t max_chunks = chunks_of_positions(positions_);
     DeviceArray<DecodeItem> device_items(items);
-    DeviceArray<int32_t> num_items(std::vector<int32_t>{static_cast<int32_t>(items.size())});
+    DeviceArray<DecodeWork> work(
+        std::vector<DecodeWork>{{static_cast<int32_t>(items.size()), whole_rows ? 1 : 0}});
     DeviceArray<float> partials(static_cast<size_t>(partial_floats(shape_, count, max_chunks)));
     DeviceArray<int32_t> device_positions(positions);
-    const DecodeRows rows = {device_items.data(), num_items.data(), device_positions.data(),
-                             count + 1};
+    const DecodeRows rows = {device_items.data(), work.data(), device_positions.data(), count + 1};
     const DecodeScratch scratch = {partials.data(), max_chunks};
     return run(first, count, shuffle, [&](const AttentionArgs& args) {
-      for (int i = 0; i < 2; ++i) attention_decode(args, {}, rows, scratch, warps, nullptr);
+      for (int i = 0; i < 2; ++i) attention_decode(args, {}, rows, scratch, blocks, nullptr);
     });
   }
 
@@ -179,23 +184,28 @@ TEST(CudaAttention, DecodeMatchesItsFormulaAndHasPrefillsBits) {
     for (const int32_t length : {1, 63, 64, 65, 256, 257, 700, 1300}) {
       Case test(shape, length, static_cast<uint32_t>(length) + 9);
       const int32_t first = std::max(0, length - 40);
-      const auto decoded = test.decode(first, length - first, 37, 2);
-      test.expect_right(decoded, first, length - first);
       const auto prefilled = test.prefill(first, length - first, prefill_tile_rows(shape), 3);
-      EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size())) << length;
+      for (const bool whole_rows : {false, true}) {
+        const auto decoded = test.decode(first, length - first, 7, 2, whole_rows);
+        test.expect_right(decoded, first, length - first);
+        EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()))
+            << length << (whole_rows ? " by rows" : " by chunks");
+      }
     }
   }
 }
 
 // Each path once and little of it, so that compute-sanitizer ends: chunks that are merged, a ring
-// that is full, several tiles of rows, warps with more than one item.
+// that is full, several tiles of rows, thread blocks with more than one item.
 TEST(CudaAttention, ASmallCaseHasTheSameBits) {
   for (const AttentionShape& shape : {AttentionShape{4, 1, 128}, AttentionShape{9, 3, 64}}) {
     Case test(shape, 300, 21);
-    const auto decoded = test.decode(250, 12, 5, 2);
     const auto prefilled = test.prefill(250, 12, 8, 3);
-    EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()));
-    test.expect_right(decoded, 250, 12);
+    for (const bool whole_rows : {false, true}) {
+      const auto decoded = test.decode(250, 12, 3, 2, whole_rows);
+      EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()));
+      test.expect_right(decoded, 250, 12);
+    }
   }
 }
 
@@ -213,10 +223,13 @@ TEST(CudaAttention, BitsDependOnTheRowAlone) {
     const auto part = test.prefill(first, 60, 32, 4);
     EXPECT_TRUE(same_bits(whole.data() + static_cast<size_t>(first) * row, part.data(), 60 * row));
   }
-  const auto few = test.decode(860, 40, 3, 6);
-  const auto many = test.decode(860, 40, 264, 7);
-  EXPECT_TRUE(same_bits(few.data(), many.data(), few.size()));
-  EXPECT_TRUE(same_bits(few.data(), whole.data() + 860 * row, few.size()));
+  for (const bool whole_rows : {false, true}) {
+    for (const int32_t blocks : {1, 3, 132, 264}) {
+      const auto decoded = test.decode(860, 40, blocks, 6, whole_rows);
+      EXPECT_TRUE(same_bits(decoded.data(), whole.data() + 860 * row, decoded.size()))
+          << blocks << " blocks, " << (whole_rows ? "by rows" : "by chunks");
+    }
+  }
 }
 
 TEST(CudaAttention, RefusesHeadsThatItHasNoKernelFor) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copies of whole lines or blocks from global into shared memory by the copy engine of Hopper and
 // newer GPUs: one thread starts them, and a barrier in shared memory knows when the bytes are
-// there. Code for older GPUs compiles to nothing. Source: PTX ISA, cp.async.bulk and mbarrier.
+// there. Code for older GPUs compiles to nothing. Source: PTX ISA, cp.async.bulk, createpolicy and
+// mbarrier.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +48,22 @@ __device__ inline void copy_bulk(uint32_t to, const void* from, uint32_t bytes, 
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+#endif
+}
+
+// What is read once only: it makes room in the L2 cache before anything else does.
+__device__ inline void copy_bulk_once(uint32_t to, const void* from, uint32_t bytes,
+                                      uint32_t barrier) {
+#if PUNA_BULK_COPY
+  asm volatile(
+      "{\n"
+      ".reg .b64 policy;\n"
+      "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1], %2, [%3], policy;\n"
+      "}\n" ::"r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 #endif
