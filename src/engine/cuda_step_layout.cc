@@ -49,7 +49,9 @@ bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid
   total *= grid.kv_heads;
   const int32_t blocks = grid.decode_blocks;
   const int32_t units = static_cast<int32_t>(chunks.size()) * grid.kv_heads;
-  if (units == 0 || chunks[0] == 1 || total < kFewestChunks * blocks) return false;
+  if (units < std::max(1, cuda::fewest_whole_rows(blocks)) || chunks[0] == 1 ||
+      total < kFewestChunks * blocks)
+    return false;
   int64_t most = 0;
   for (int32_t block = 0; block < blocks; ++block) {
     int64_t load = 0;

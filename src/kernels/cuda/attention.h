@@ -80,6 +80,8 @@ struct DecodeRows {
   const int32_t* positions;  // [num_rows]; 0 for a row that is there for the number's sake
   int32_t num_rows;
 };
+// Rows times KV heads that keep thread blocks busy with whole rows; fewer must come as chunks.
+constexpr int32_t fewest_whole_rows(int32_t blocks) { return blocks * 9 / 10; }
 // `blocks` is how many thread blocks share the items: one for each multiprocessor keeps it busy.
 void attention_decode(const AttentionArgs& args, const UnrotatedRows& unrotated,
                       const DecodeRows& rows, const DecodeScratch& scratch, int32_t blocks,

@@ -37,11 +37,11 @@ struct Merged {
   float sum[kHalves][kWarpThreads];
   uint64_t turns[kMostWarps];  // a barrier for each warp, whose phases are its chunks
 };
-// A ring for each warp, their barriers, then what they merge into.
+// A ring for each warp, their barriers, then what several merge into.
 template <int kDim, int kHalves>
 constexpr int shared_bytes(int warps) {
   return warps * (kRingBytes<kDim> + kBarrierBytes) +
-         static_cast<int>(sizeof(Merged<kDim, kHalves>));
+         (warps == 1 ? 0 : static_cast<int>(sizeof(Merged<kDim, kHalves>)));
 }
 
 __device__ inline void init_turn(uint64_t* turn) {
@@ -474,9 +474,9 @@ __global__ void __launch_bounds__(kMostWarps* kWarpThreads) decode_kernel(Decode
   const bool unrotated = args.unrotated.qkv != nullptr;
   const int lane = lane_of_thread();
   if (lane < kSlots) init_copy_barrier(barriers + lane * 8);
-  if (lane == 0) init_turn(&merged.turns[warp]);
+  if (lane == 0 && warps > 1) init_turn(&merged.turns[warp]);
   __syncthreads();
-  if (warp == 0) give_turn(&merged.turns[0]);
+  if (warp == 0 && warps > 1) give_turn(&merged.turns[0]);
   // Without the rows' own keys, all that is copied was there before this step.
   if (!unrotated) wait_for_kernels_before();
   Chunks chunks(args);
@@ -564,11 +564,14 @@ int most_warps() {
   return warps;
 }
 
+// Warps by themselves find room beside the kernels before and after.
 template <int kDim, int kHalves>
 void launch_decode(const DecodeArgs& args, int32_t blocks, Stream stream) {
   const AttentionShape& shape = args.attention.shape;
-  const int warps = most_warps<kDim, kHalves>();
-  launch(decode_kernel<kDim, kHalves>, dim3(static_cast<unsigned>(blocks)),
+  const bool few = args.rows.num_rows * shape.num_kv_heads < fewest_whole_rows(blocks);
+  const int warps = few ? 1 : most_warps<kDim, kHalves>();
+  const int32_t launched = few ? blocks * kMostWarps : blocks;
+  launch(decode_kernel<kDim, kHalves>, dim3(static_cast<unsigned>(launched)),
          static_cast<unsigned>(warps * kWarpThreads), shared_bytes<kDim, kHalves>(warps), stream,
          args);
   const dim3 grid(static_cast<unsigned>(args.rows.num_rows),

@@ -37,10 +37,11 @@ class Case {
   }
 
   // Each of the positions as a decode row of its own, twice, so that nothing may be left behind; a
-  // row more than there are. By chunks of rows or by rows, longest first.
+  // row more than there are. By chunks of rows or, if there are enough, by rows, longest first.
   std::vector<Float16> decode(int32_t first, int32_t count, int32_t blocks, uint32_t shuffle,
                               bool whole_rows) {
     std::vector<DecodeItem> items;
+    whole_rows &= (count + 1) * shape_.num_kv_heads >= fewest_whole_rows(blocks);
     std::vector<int32_t> positions(static_cast<size_t>(count) + 1, 0);
     for (int32_t row = 0; row < count; ++row) {
       positions[static_cast<size_t>(row)] = first + row;
