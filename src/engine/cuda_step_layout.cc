@@ -15,9 +15,11 @@ namespace {
 
 namespace cuda = kernels::cuda;
 using cuda::DecodeItem;
+using cuda::DecodeWork;
 using cuda::QueryTile;
 
 static_assert(sizeof(DecodeItem) == sizeof(QueryTile));
+static_assert(sizeof(DecodeWork) == 2 * sizeof(int32_t));
 static_assert(cuda::kCellsPerBlock == kv::kBlockTokens);
 
 bool decodes(const BatchItem& item) { return item.num_tokens == 1; }
@@ -35,7 +37,7 @@ cuda::SampleParams params_of(const BatchItem& item) {
   return params;
 }
 
-constexpr int64_t kFewestChunks = cuda::kDecodeWarps;  // of a thread block
+constexpr int64_t kFewestChunks = 8;  // of a thread block: one for each warp
 // What it costs to merge chunks of other thread blocks, and that waves of chunks end unevenly.
 constexpr int64_t kSplitCostPercent = 108;
 
@@ -47,7 +49,9 @@ bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid
   total *= grid.kv_heads;
   const int32_t blocks = grid.decode_blocks;
   const int32_t units = static_cast<int32_t>(chunks.size()) * grid.kv_heads;
-  if (units == 0 || chunks[0] == 1 || total < kFewestChunks * blocks) return false;
+  if (units < std::max(1, cuda::fewest_whole_rows(blocks)) || chunks[0] == 1 ||
+      total < kFewestChunks * blocks)
+    return false;
   int64_t most = 0;
   for (int32_t block = 0; block < blocks; ++block) {
     int64_t load = 0;
@@ -58,10 +62,6 @@ bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid
     most = std::max(most, load);
   }
   return 100 * most * blocks <= kSplitCostPercent * total;
-}
-
-bool may_take_whole_rows(int32_t rows, const AttentionGrid& grid) {
-  return 100 * int64_t{grid.decode_blocks} <= kSplitCostPercent * rows * grid.kv_heads;
 }
 
 bool sampled_on_device(const BatchItem& item) {
@@ -209,7 +209,8 @@ void CudaStepLayout::add_decode_items(const Batch& batch) {
     const BatchItem& item = batch.items[static_cast<size_t>(order_[place])];
     attended_.push_back({row, item.first_position, tables_[place], 0});
   }
-  memory_[0] = write_items(decode_items(), whole_rows_);
+  const DecodeWork work = write_items(decode_items());
+  std::memcpy(memory_, &work, sizeof work);
 }
 
 // In the order of the logits' rows.
@@ -224,14 +225,15 @@ void CudaStepLayout::add_last_items(const Batch& batch) {
     attended_[static_cast<size_t>(row)] = {row, position, tables_[place], 0};
     memory_[last_positions() + row] = position;
   }
-  memory_[1] = write_items(last_items(), last_whole_rows_);
-  words_ = last_items_at_ + memory_[1] * kItemWords;
+  const DecodeWork work = write_items(last_items());
+  std::memcpy(memory_ + last_work(), &work, sizeof work);
+  words_ = last_items_at_ + int64_t{work.num_items} * kItemWords;
 }
 
 // Rows whole where that gives all thread blocks enough to do, else their chunks: whole chunks
 // before the rows' last ones, which are shorter, so that thread blocks that take every so-manieth
 // one have equal work.
-int32_t CudaStepLayout::write_items(int64_t place, bool& whole_rows) {
+DecodeWork CudaStepLayout::write_items(int64_t place) {
   auto* const first = reinterpret_cast<DecodeItem*>(memory_ + place);
   DecodeItem* next = first;
   std::sort(attended_.begin(), attended_.end(), [](const DecodeItem& a, const DecodeItem& b) {
@@ -240,10 +242,9 @@ int32_t CudaStepLayout::write_items(int64_t place, bool& whole_rows) {
   chunks_.clear();
   for (const DecodeItem& item : attended_)
     chunks_.push_back(cuda::chunks_of_positions(item.position + 1));
-  whole_rows = takes_whole_rows(chunks_, grid_);
-  if (whole_rows) {
+  if (takes_whole_rows(chunks_, grid_)) {
     std::copy(attended_.begin(), attended_.end(), first);
-    return static_cast<int32_t>(attended_.size());
+    return {static_cast<int32_t>(attended_.size()), 1};
   }
   for (const bool last : {false, true}) {
     for (DecodeItem item : attended_) {
@@ -253,7 +254,7 @@ int32_t CudaStepLayout::write_items(int64_t place, bool& whole_rows) {
         *next++ = item;
     }
   }
-  return static_cast<int32_t>(next - first);
+  return {static_cast<int32_t>(next - first), 0};
 }
 
 void CudaStepLayout::lay_out(const Batch& batch, std::span<const TokenId> host_tokens) {

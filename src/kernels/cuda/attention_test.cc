@@ -37,10 +37,11 @@ class Case {
   }
 
   // Each of the positions as a decode row of its own, twice, so that nothing may be left behind; a
-  // row more than there are. By chunks of rows or by rows, longest first.
+  // row more than there are. By chunks of rows or, if there are enough, by rows, longest first.
   std::vector<Float16> decode(int32_t first, int32_t count, int32_t blocks, uint32_t shuffle,
                               bool whole_rows) {
     std::vector<DecodeItem> items;
+    whole_rows &= (count + 1) * shape_.num_kv_heads >= fewest_whole_rows(blocks);
     std::vector<int32_t> positions(static_cast<size_t>(count) + 1, 0);
     for (int32_t row = 0; row < count; ++row) {
       positions[static_cast<size_t>(row)] = first + row;
@@ -53,11 +54,11 @@ class Case {
     }
     const int32_t max_chunks = chunks_of_positions(positions_);
     DeviceArray<DecodeItem> device_items(items);
-    DeviceArray<int32_t> num_items(std::vector<int32_t>{static_cast<int32_t>(items.size())});
+    DeviceArray<DecodeWork> work(
+        std::vector<DecodeWork>{{static_cast<int32_t>(items.size()), whole_rows ? 1 : 0}});
     DeviceArray<float> partials(static_cast<size_t>(partial_floats(shape_, count, max_chunks)));
     DeviceArray<int32_t> device_positions(positions);
-    const DecodeRows rows = {device_items.data(), num_items.data(), device_positions.data(),
-                             count + 1, whole_rows};
+    const DecodeRows rows = {device_items.data(), work.data(), device_positions.data(), count + 1};
     const DecodeScratch scratch = {partials.data(), max_chunks};
     return run(first, count, shuffle, [&](const AttentionArgs& args) {
       for (int i = 0; i < 2; ++i) attention_decode(args, {}, rows, scratch, blocks, nullptr);
