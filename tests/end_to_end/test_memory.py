@@ -198,10 +198,10 @@ def test_what_is_planned_is_what_is_taken(budget):
         load_fully(server, plan["max_num_seqs"], min(length - 8, 250), 4)
         held = hold_everything(server, plan)
         assert wait_until(lambda: ledger(server, server.admin_url)["connections"]["open"] == plan["max_connections"])
+        used = lambda owner: by_owner(ledger(server, server.admin_url), "used_bytes")[owner]
+        assert wait_until(lambda: used("requests") > 0.8 * plan["owners"]["requests"])
+        assert wait_until(lambda: used("request_bodies") > 0.7 * plan["max_total_body_bytes"])
         taken = server.status_bytes("VmRSS")
-        used = by_owner(ledger(server, server.admin_url), "used_bytes")
-        assert used["requests"] > 0.8 * plan["owners"]["requests"]
-        assert used["request_bodies"] > 0.7 * plan["max_total_body_bytes"]
         for connection in held:
             connection.close()
         planned = book["planned_bytes"] + book["program_bytes"]

@@ -3,7 +3,7 @@
 // each thing that was tuned. A file counts only for the very machine it was written for, and whole;
 // what it says is a hint, which the one who asks for it must still verify. One thread.
 //
-//   TuningStore store("/home/me/.cache/puna/cuda", "NVIDIA H200, driver 580.95, cuBLASLt 130100");
+//   TuningStore store(folder, "NVIDIA H200, driver 580.95, cuBLASLt 130100");
 //   if (const auto rows = store.recall("28672 x 4096"); !rows.empty()) ...
 #pragma once
 
