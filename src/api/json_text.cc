@@ -5,6 +5,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "base/json_escape.h"
+
 namespace puna::api {
 namespace {
 
@@ -13,37 +15,6 @@ void append_shortest(std::string& out, Number value) {
   std::array<char, 32> text{};
   const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
   out.append(text.data(), end);
-}
-
-void append_escaped(std::string& out, char c) {
-  static constexpr std::string_view kHex = "0123456789abcdef";
-  switch (c) {
-    case '"':
-      out += "\\\"";
-      break;
-    case '\\':
-      out += "\\\\";
-      break;
-    case '\n':
-      out += "\\n";
-      break;
-    case '\r':
-      out += "\\r";
-      break;
-    case '\t':
-      out += "\\t";
-      break;
-    case '\b':
-      out += "\\b";
-      break;
-    case '\f':
-      out += "\\f";
-      break;
-    default:
-      out += "\\u00";
-      out += kHex[static_cast<uint8_t>(c) >> 4U];
-      out += kHex[static_cast<uint8_t>(c) & 15U];
-  }
 }
 
 }  // namespace
@@ -91,8 +62,8 @@ void append_json_string(std::string& out, std::string_view text) {
       continue;
     }
     const char c = text[0];
-    if (size == 1 && (c == '"' || c == '\\' || static_cast<uint8_t>(c) < 0x20 || c == 0x7F)) {
-      append_escaped(out, c);
+    if (size == 1 && (needs_json_escape(c) || c == 0x7F)) {
+      append_json_escape(out, c);
     } else {
       out.append(text.data(), size);
     }

@@ -13,6 +13,7 @@
 
 #include "base/bounded_queue.h"
 #include "base/checked_math.h"
+#include "base/json_escape.h"
 #include "base/mapped_file.h"
 #include "base/metrics.h"
 #include "base/numeric.h"
@@ -39,6 +40,18 @@ TEST(Result, PropagatesValueAndError) {
   EXPECT_EQ(quarter(6).error().code(), ErrorCode::kInvalidArgument);
   EXPECT_EQ(quarter(6).error().message(), "3 is odd");
   EXPECT_EQ(Error(ErrorCode::kIo, "gone").with_context("a.gguf").message(), "a.gguf: gone");
+}
+
+TEST(JsonEscape, IsTheShortOneWhereThereIsOne) {
+  std::string out;
+  for (int c = 0; c < 0x80; ++c) {
+    if (needs_json_escape(static_cast<char>(c))) append_json_escape(out, static_cast<char>(c));
+  }
+  EXPECT_EQ(
+      out,
+      "\\u0000\\u0001\\u0002\\u0003\\u0004\\u0005\\u0006\\u0007\\b\\t\\n\\u000b\\f\\r\\u000e\\u000f"
+      "\\u0010\\u0011\\u0012\\u0013\\u0014\\u0015\\u0016\\u0017\\u0018\\u0019\\u001a\\u001b\\u001c"
+      "\\u001d\\u001e\\u001f\\\"\\\\");
 }
 
 TEST(CheckedMath, RefusesOverflow) {

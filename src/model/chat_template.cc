@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 
+#include "base/json_escape.h"
 #include "model/utf8.h"
 
 namespace puna::model {
@@ -46,34 +47,10 @@ std::string_view trimmed(std::string_view text) {
 std::string json_quoted(std::string_view text) {
   std::string out = "\"";
   for (const char byte : text) {
-    switch (byte) {
-      case '"':
-        out += "\\\"";
-        break;
-      case '\\':
-        out += "\\\\";
-        break;
-      case '\n':
-        out += "\\n";
-        break;
-      case '\r':
-        out += "\\r";
-        break;
-      case '\t':
-        out += "\\t";
-        break;
-      case '\b':
-        out += "\\b";
-        break;
-      case '\f':
-        out += "\\f";
-        break;
-      default:
-        if (static_cast<uint8_t>(byte) < 0x20) {
-          out += fmt::format("\\u{:04x}", static_cast<uint8_t>(byte));
-        } else {
-          out += byte;
-        }
+    if (needs_json_escape(byte)) {
+      append_json_escape(out, byte);
+    } else {
+      out += byte;
     }
   }
   return out + '"';
