@@ -135,7 +135,7 @@ StepOutlook step_outlook(const Load& load, const EngineConfig& config,
   const TimeNs usual_ns = config.classes.front().tpot_target_ns;
   const double target_s = load.tpot_target_s > 0 ? load.tpot_target_s : to_seconds(usual_ns);
   return {load.times, load.decodes, config.chunk_sizing ? target_s : 0,
-          std::min(config.prefill_chunk_tokens, limits.max_batch_tokens)};
+          std::min(config.prefill_chunk_tokens, limits.max_batch_tokens), limits.full_steps};
 }
 
 Estimate Admission::estimate(const Request& request, const Claim& claim, TimeNs now_ns) const {

@@ -41,6 +41,9 @@
 namespace puna::engine {
 
 inline constexpr int32_t kLeastPromptTokens = 16;
+// What of `chunk` fills a step that has `before` tokens to a number that no padding is computed
+// for: BackendLimits::full_steps.
+int32_t chunk_of_full_step(std::span<const int32_t> full_steps, int32_t before, int32_t chunk);
 // Prompts are computed in the order of their classes, but in one step of so many in that of their
 // starts, so that none starves.
 inline constexpr uint64_t kStepsPerOldestFirst = 8;
@@ -134,7 +137,6 @@ class Scheduler {
   void check() const;
 
  private:
-  int32_t chunk_of_full_step(int32_t before, int32_t chunk) const;
   bool plan_prompt(Sequence& sequence, int32_t first_position, int32_t cached_blocks,
                    double target_s, const StepTimes& times, StepPlan& plan) const;
   void plan_decodes(StepPlan& plan) const;

@@ -25,6 +25,11 @@ constexpr RequestClass class_at(size_t index) { return static_cast<RequestClass>
 
 }  // namespace
 
+int32_t chunk_of_full_step(std::span<const int32_t> full_steps, int32_t before, int32_t chunk) {
+  const auto above = std::upper_bound(full_steps.begin(), full_steps.end(), before + chunk);
+  return above == full_steps.begin() ? chunk : std::max(0, *(above - 1) - before);
+}
+
 void Scheduler::plan(StepPlan& plan, const StepTimes& times) const {
   plan.rows.clear();
   plan.returns.clear();
@@ -62,14 +67,6 @@ double Scheduler::tightest_target_s(const StepPlan& plan) const {
   return static_cast<double>(tightest_ns) / static_cast<double>(kNsPerSecond);
 }
 
-// What of `chunk` fills a step that has `before` tokens to a number that no padding is computed
-// for.
-int32_t Scheduler::chunk_of_full_step(int32_t before, int32_t chunk) const {
-  const std::vector<int32_t>& full = config_.full_steps;
-  const auto above = std::upper_bound(full.begin(), full.end(), before + chunk);
-  return above == full.begin() ? chunk : std::max(0, *(above - 1) - before);
-}
-
 // One chunk of a prompt, running or starting. False when the step has no room for any of it.
 bool Scheduler::plan_prompt(Sequence& sequence, int32_t first_position, int32_t cached_blocks,
                             double target_s, const StepTimes& times, StepPlan& plan) const {
@@ -79,7 +76,7 @@ bool Scheduler::plan_prompt(Sequence& sequence, int32_t first_position, int32_t 
   int32_t chunk = whole;
   if (target_s < kNoTarget) {
     chunk = times.prompt_tokens_within(plan.shape, first_position, whole, target_s);
-    if (chunk < whole) chunk = chunk_of_full_step(plan.num_tokens, chunk);
+    if (chunk < whole) chunk = chunk_of_full_step(config_.full_steps, plan.num_tokens, chunk);
     if (plan.shape.prefill_tokens == 0)
       chunk = std::max(chunk, std::min(whole, kLeastPromptTokens));
     if (chunk < whole) plan.chunk_cut = true;

@@ -18,7 +18,8 @@ double StepOutlook::step_tokens(double rows, double prompt) const {
   const int32_t most = std::max(1, max_batch_tokens_ - decodes.decode_rows);
   if (target_s_ <= 0 || decodes.decode_rows == 0) return most;
   const auto middle = static_cast<int64_t>(prompt / 2);
-  const int32_t within = times_.prompt_tokens_within(decodes, middle, most, target_s_);
+  int32_t within = times_.prompt_tokens_within(decodes, middle, most, target_s_);
+  if (within < most) within = chunk_of_full_step(full_steps_, decodes.decode_rows, within);
   return std::max(within, std::min(most, kLeastPromptTokens));
 }
 

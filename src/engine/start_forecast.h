@@ -13,6 +13,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/latency_model.h"
@@ -33,13 +35,14 @@ struct StartForecast {
 class StepOutlook {
  public:
   // `target_s`: the tightest between two tokens of those that run; 0: none. A step holds at most
-  // `max_batch_tokens`.
+  // `max_batch_tokens`; chunks that are cut end at `full_steps`, which outlive this.
   StepOutlook(const StepTimes& times, const StepShape& decodes, double target_s,
-              int32_t max_batch_tokens)
+              int32_t max_batch_tokens, std::span<const int32_t> full_steps = {})
       : times_(times),
         context_(static_cast<double>(decodes.decode_context) / std::max(1, decodes.decode_rows)),
         target_s_(target_s),
-        max_batch_tokens_(max_batch_tokens) {}
+        max_batch_tokens_(max_batch_tokens),
+        full_steps_(full_steps) {}
 
   const StepTimes& times() const { return times_; }
   StepShape shape(double rows) const;
@@ -56,6 +59,7 @@ class StepOutlook {
   double context_;
   double target_s_;
   int32_t max_batch_tokens_;
+  std::span<const int32_t> full_steps_;
 };
 
 class StartForecaster {

@@ -12,8 +12,8 @@ namespace {
 constexpr StepTimes kTimes = {
     .ready = true, .seconds_per = {0.002, 0.001, 0.0005}, .p95_factor = 1.0};
 
-StepOutlook outlook(int32_t rows, double target_s = 0) {
-  return {kTimes, {.decode_rows = rows, .decode_context = 100}, target_s, 1000};
+StepOutlook outlook(int32_t rows, double target_s = 0, std::span<const int32_t> full_steps = {}) {
+  return {kTimes, {.decode_rows = rows, .decode_context = 100}, target_s, 1000, full_steps};
 }
 
 TEST(StepOutlook, APromptTakesTheStepsThatThePaceLeavesIt) {
@@ -24,6 +24,9 @@ TEST(StepOutlook, APromptTakesTheStepsThatThePaceLeavesIt) {
   EXPECT_DOUBLE_EQ(outlook(8, 0.0201).prompt_s(8, 100), 5 * 0.010 + 0.050);
   EXPECT_DOUBLE_EQ(outlook(17, 0.0201).step_tokens(17, 100), 16);
   EXPECT_DOUBLE_EQ(outlook(0, 0.0201).step_tokens(0, 100), 1000) << "nobody waits for a token";
+  constexpr int32_t kFull[] = {16, 24, 32, 1000};
+  EXPECT_DOUBLE_EQ(outlook(8, 0.0201, kFull).step_tokens(8, 100), 24 - 8);
+  EXPECT_DOUBLE_EQ(outlook(17, 0.0201, kFull).step_tokens(17, 100), 16);
 }
 
 // Against the definition, one token after the other.
