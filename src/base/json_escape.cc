@@ -3,8 +3,6 @@
 
 #include <fmt/core.h>
 
-#include <iterator>
-
 namespace puna {
 
 void append_json_escape(std::string& out, char c) {
@@ -30,7 +28,7 @@ void append_json_escape(std::string& out, char c) {
       out += "\\f";
       return;
     default:
-      fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<unsigned char>(c));
+      out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
   }
 }
 
