@@ -13,6 +13,7 @@
 
 #include "base/bounded_queue.h"
 #include "base/checked_math.h"
+#include "base/hash.h"
 #include "base/json_escape.h"
 #include "base/mapped_file.h"
 #include "base/metrics.h"
@@ -40,6 +41,12 @@ TEST(Result, PropagatesValueAndError) {
   EXPECT_EQ(quarter(6).error().code(), ErrorCode::kInvalidArgument);
   EXPECT_EQ(quarter(6).error().message(), "3 is odd");
   EXPECT_EQ(Error(ErrorCode::kIo, "gone").with_context("a.gguf").message(), "a.gguf: gone");
+}
+
+TEST(Hash, IsFnv1aOfItsAuthorsTestVectors) {
+  EXPECT_EQ(fnv1a(""), 0xCBF29CE484222325U);
+  EXPECT_EQ(fnv1a("a"), 0xAF63DC4C8601EC8CU);
+  EXPECT_EQ(fnv1a("foobar"), 0x85944171F73967E8U);
 }
 
 TEST(JsonEscape, IsTheShortOneWhereThereIsOne) {

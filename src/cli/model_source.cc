@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/hash.h"
 #include "formats/gguf.h"
 #include "formats/known_specs.h"
 #include "model/stand_in_tokenizer.h"
@@ -62,14 +63,12 @@ std::string ModelSource::type_summary() const {
   return checkpoint_ ? std::string(checkpoint_->type_summary()) : "random bf16";
 }
 
-// FNV-1a over what tells two files apart.
+// Of what tells two files apart.
 uint64_t ModelSource::digest() const {
   const std::string text =
       checkpoint_ ? checkpoint_->path() + "/" + std::to_string(checkpoint_->weight_bytes())
                   : "random/" + spec_.name;
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-  return hash;
+  return fnv1a(text);
 }
 
 Result<MeasuredTokenizer> ModelSource::load_tokenizer(const ModelFlags& flags) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "check/families/answer_text.h"
 #include "check/families/draw.h"
 #include "check/families/generators.h"
@@ -47,11 +48,7 @@ constexpr size_t kSpareTokens = 32;
 constexpr int32_t kMaxAttempts = 10000;
 
 // One prompt in 16 is for checking, whatever its seed; the others are for training.
-bool is_for_training(std::string_view prompt) {
-  uint64_t hash = 0xCBF29CE484222325U;  // FNV-1a
-  for (const char byte : prompt) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001B3U;
-  return mixed(hash) % 16 != 0;
-}
+bool is_for_training(std::string_view prompt) { return mixed(fnv1a(prompt)) % 16 != 0; }
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <system_error>
 
+#include "base/hash.h"
 #include "base/whole_file.h"
 
 namespace puna::kernels::cuda {
@@ -16,13 +17,6 @@ namespace {
 constexpr std::string_view kFormat = "puna tuning 1";
 constexpr std::string_view kEnd = "end";
 constexpr size_t kMostBytes = 1 << 20;  // of a file: a thousand row counts
-
-// FNV-1a in 64 bits.
-uint64_t hash_of(std::string_view text) {
-  uint64_t hash = 0xCBF29CE484222325;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3;
-  return hash;
-}
 
 // What is before the next `separator`, which goes too.
 std::string_view take_until(std::string_view& text, char separator) {
@@ -68,7 +62,7 @@ std::string TuningStore::path_of(std::string_view subject) const {
       name += '-';
     }
   }
-  return fmt::format("{}/{}-{:016x}.txt", folder_, name, hash_of(header(subject)));
+  return fmt::format("{}/{}-{:016x}.txt", folder_, name, fnv1a(header(subject)));
 }
 
 std::vector<TunedRows> TuningStore::recall(std::string_view subject) const {
