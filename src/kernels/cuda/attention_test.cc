@@ -233,6 +233,17 @@ TEST(CudaAttention, BitsDependOnTheRowAlone) {
   }
 }
 
+// Rows too few for thread blocks of several warps.
+TEST(CudaAttention, FewRowsHaveTheSameBits) {
+  const AttentionShape shape = {32, 8, 128};
+  static_assert(4 * 8 < fewest_whole_rows(132));
+  Case test(shape, 1300, 13);
+  const auto decoded = test.decode(1297, 3, 132, 6, false);
+  test.expect_right(decoded, 1297, 3);
+  const auto prefilled = test.prefill(1297, 3, prefill_tile_rows(shape), 1);
+  EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()));
+}
+
 TEST(CudaAttention, RefusesHeadsThatItHasNoKernelFor) {
   EXPECT_TRUE(attention_supports({32, 8, 128}));
   EXPECT_FALSE(attention_supports({32, 8, 80}));

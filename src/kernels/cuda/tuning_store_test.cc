@@ -54,7 +54,7 @@ TEST_F(TuningStoreTest, AFileThatIsNotWholeIsNone) {
     EXPECT_TRUE(store_.recall(kSubject).empty()) << size;
   }
   const std::string header = whole.substr(0, whole.find("1 10 "));
-  for (const std::string line : {"x 1", "0 1", "-1 1", "99999999999 1", "1 g",
+  for (const std::string line : {"x 1", "1x 1", "1 1x", "0 1", "-1 1", "99999999999 1", "1 g",
                                  "1 11112222333344445", "1  1", "2 1\n1 1", "1 1\n1 1", ""}) {
     formats::write_text(path, header + line + "\nend\n");
     EXPECT_TRUE(store_.recall(kSubject).empty()) << line;
