@@ -68,6 +68,7 @@ std::future<Result<cuda::PinnedPages>> take_host_memory(const CudaBackendConfig&
 
 struct Graph {
   int32_t rows = 0;
+  bool whole_rows = false;  // how attention takes them
   cudaGraphExec_t exec = nullptr;
 };
 
@@ -105,7 +106,9 @@ class CudaStepRunner final : public Backend {
   CudaStep step_of(const CudaStepLayout& layout) const;
   // Everything after the step's words have arrived. The sampler's kernel writes the tokens to the
   // host itself: a copy of them would wait behind those of KV blocks.
-  void enqueue(const CudaStepLayout& layout);
+  void enqueue(const CudaStepLayout& layout) { enqueue(layout, layout.whole_rows()); }
+  void enqueue(const CudaStepLayout& layout, bool whole_rows);
+  void capture_graph(bool whole_rows);
   const Graph* graph_of_step() const;
   void wait_for_step();
   void sample_on_host();
@@ -122,6 +125,7 @@ class CudaStepRunner final : public Backend {
   std::unique_ptr<CudaHostKv> host_kv_;  // null without host blocks
   cuda::Arena device_;                   // words, last tokens
   cuda::Arena pinned_;                   // words, sampled tokens, logits for the host's sampler
+  AttentionGrid attention_grid_;
   std::unique_ptr<CudaStepLayout> layout_;
   int32_t* words_ = nullptr;
   int32_t* device_words_ = nullptr;
@@ -172,14 +176,11 @@ Result<> CudaStepRunner::allocate(const formats::ModelSpec& spec) {
   words_ = pinned_.take<int32_t>(CudaStepLayout::words_for(limits_));
   tokens_ = pinned_.take<int32_t>(static_cast<int64_t>(logit_rows));
   host_logits_ = pinned_.take<float>(int64_t{kHostLogitRows} * limits_.vocab_size);
-  const int32_t tile_rows =
-      cuda::prefill_tile_rows({spec.num_heads, spec.num_kv_heads, spec.head_dim});
-  layout_ =
-      std::make_unique<CudaStepLayout>(limits_,
-                                       AttentionGrid{.tile_rows = tile_rows,
-                                                     .kv_heads = spec.num_kv_heads,
-                                                     .decode_blocks = llama_->decode_blocks()},
-                                       words_);
+  attention_grid_ = {
+      .tile_rows = cuda::prefill_tile_rows({spec.num_heads, spec.num_kv_heads, spec.head_dim}),
+      .kv_heads = spec.num_kv_heads,
+      .decode_blocks = llama_->decode_blocks()};
+  layout_ = std::make_unique<CudaStepLayout>(limits_, attention_grid_, words_);
   host_tokens_.assign(slots, -1);
   samples_.resize(slots);
   return Ok{};
@@ -204,19 +205,21 @@ CudaStep CudaStepRunner::step_of(const CudaStepLayout& layout) const {
           .cells = words + layout.cells(),
           .block_tables = words,
           .decode_items = reinterpret_cast<const cuda::DecodeItem*>(words + layout.decode_items()),
-          .decode_work = reinterpret_cast<const cuda::DecodeWork*>(words),
+          .num_decode_items = words,
           .num_decode_rows = layout.all_decode() ? layout.rows() : layout.num_decode(),
           .tiles = reinterpret_cast<const cuda::QueryTile*>(words + layout.tiles()),
           .num_tiles = layout.num_tiles(),
           .logit_rows = words + layout.logit_row_index(),
           .num_logits = layout.logit_rows(),
           .last_items = reinterpret_cast<const cuda::DecodeItem*>(words + layout.last_items()),
-          .last_work = reinterpret_cast<const cuda::DecodeWork*>(words + layout.last_work()),
+          .num_last_items = words + 1,
+          .last_whole_rows = layout.last_whole_rows(),
           .last_positions = words + layout.last_positions()};
 }
 
-void CudaStepRunner::enqueue(const CudaStepLayout& layout) {
-  const CudaStep step = step_of(layout);
+void CudaStepRunner::enqueue(const CudaStepLayout& layout, bool whole_rows) {
+  CudaStep step = step_of(layout);
+  step.whole_rows = whole_rows;
   llama_->forward(step, stream_);
   if (step.num_logits == 0) return;
   cuda::sample_tokens({.logits = llama_->logits(),
@@ -253,22 +256,30 @@ void CudaStepRunner::capture_graphs() {
     }
     start(batch);
     (void)collect();
-    Graph graph = {.rows = layout_->rows()};
-    cudaGraph_t captured = nullptr;
-    check_device(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture");
-    enqueue(*layout_);
-    check_device(cudaStreamEndCapture(stream_, &captured), "capture");
-    check_device(cudaGraphInstantiate(&graph.exec, captured, 0), "a graph's instantiation");
-    check_device(cudaGraphUpload(graph.exec, stream_), "a graph's upload");
-    (void)cudaGraphDestroy(captured);
-    graphs_.push_back(graph);
+    capture_graph(false);
+    if (may_take_whole_rows(layout_->rows(), attention_grid_)) capture_graph(true);
   }
   check_device(cudaStreamSynchronize(stream_), "capture");
 }
 
+// Of the step that is laid out.
+void CudaStepRunner::capture_graph(bool whole_rows) {
+  Graph graph = {.rows = layout_->rows(), .whole_rows = whole_rows};
+  if (whole_rows) enqueue(*layout_, true);
+  cudaGraph_t captured = nullptr;
+  check_device(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture");
+  enqueue(*layout_, whole_rows);
+  check_device(cudaStreamEndCapture(stream_, &captured), "capture");
+  check_device(cudaGraphInstantiate(&graph.exec, captured, 0), "a graph's instantiation");
+  check_device(cudaGraphUpload(graph.exec, stream_), "a graph's upload");
+  (void)cudaGraphDestroy(captured);
+  graphs_.push_back(graph);
+}
+
 const Graph* CudaStepRunner::graph_of_step() const {
   const auto graph = std::find_if(graphs_.begin(), graphs_.end(), [&](const Graph& g) {
-    return layout_->all_decode() && g.rows == layout_->rows();
+    return layout_->all_decode() && g.rows == layout_->rows() &&
+           g.whole_rows == layout_->whole_rows();
   });
   return graph == graphs_.end() ? nullptr : &*graph;
 }

@@ -73,6 +73,8 @@ TEST(DecodeGrid, RowsGoWholeWhereThreadBlocksHaveEnoughOfThem) {
   EXPECT_FALSE(whole(32, 3));   // warps of a block would have none
   EXPECT_FALSE(whole(256, 1));  // there is nothing to merge
   EXPECT_FALSE(whole(0, 0));
+  EXPECT_TRUE(may_take_whole_rows(16, grid));
+  EXPECT_FALSE(may_take_whole_rows(15, grid));
   std::vector<int32_t> mixed(256, 2);
   mixed[0] = 4;
   EXPECT_TRUE(takes_whole_rows(mixed, grid));

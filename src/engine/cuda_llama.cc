@@ -320,8 +320,8 @@ void CudaLlama::attend(const CudaStep& step, const Layer& layer, cuda::Stream st
     if (step.num_tiles == 0) {
       unrotated = {.qkv = work_.qkv, .rotations = work_.rotations, .kv = layer.kv};
     }
-    const cuda::DecodeRows rows = {step.decode_items, step.decode_work, step.positions,
-                                   step.num_decode_rows};
+    const cuda::DecodeRows rows = {step.decode_items, step.num_decode_items, step.positions,
+                                   step.num_decode_rows, step.whole_rows};
     cuda::attention_decode(args, unrotated, rows, scratch_, decode_blocks_, stream);
   }
   if (step.num_tiles > 0) cuda::attention_prefill(args, step.tiles, step.num_tiles, stream);
@@ -340,8 +340,8 @@ void CudaLlama::attend_logit_rows(const CudaStep& step, const Layer& layer,
                      .rows = step.num_logits},
                     stream);
   const cuda::AttentionArgs args = attention_args(step, layer, work_.qkv);
-  const cuda::DecodeRows rows = {step.last_items, step.last_work, step.last_positions,
-                                 step.num_logits};
+  const cuda::DecodeRows rows = {step.last_items, step.num_last_items, step.last_positions,
+                                 step.num_logits, step.last_whole_rows};
   cuda::attention_decode(args, {}, rows, scratch_, decode_blocks_, stream);
 }
 

@@ -47,7 +47,8 @@ struct CudaStep {
   const int32_t* cells = nullptr;        // [rows], -1: not stored
   const int32_t* block_tables = nullptr;
   const kernels::cuda::DecodeItem* decode_items = nullptr;
-  const kernels::cuda::DecodeWork* decode_work = nullptr;
+  const int32_t* num_decode_items = nullptr;
+  bool whole_rows = false;      // what they are: DecodeRows::whole_rows
   int32_t num_decode_rows = 0;  // padded as `rows`; they come first
   const kernels::cuda::QueryTile* tiles = nullptr;
   int32_t num_tiles = 0;
@@ -55,7 +56,8 @@ struct CudaStep {
   int32_t num_logits = 0;
   // Where there are tiles, the last layer attends rows with logits only, as decode rows.
   const kernels::cuda::DecodeItem* last_items = nullptr;  // rows count those with logits
-  const kernels::cuda::DecodeWork* last_work = nullptr;
+  const int32_t* num_last_items = nullptr;
+  bool last_whole_rows = false;
   const int32_t* last_positions = nullptr;  // [num_logits]
 };
 

@@ -123,7 +123,8 @@ std::vector<float> gpu_logits(const Checkpoint& checkpoint, const std::vector<in
                     .block_tables = on_device,
                     .decode_items = reinterpret_cast<const cuda::DecodeItem*>(
                         on_device + layout.decode_items()),
-                    .decode_work = reinterpret_cast<const cuda::DecodeWork*>(on_device),
+                    .num_decode_items = on_device,
+                    .whole_rows = layout.whole_rows(),
                     .num_decode_rows = layout.rows(),
                     .tiles = nullptr,
                     .num_tiles = 0,

@@ -15,11 +15,9 @@ namespace {
 
 namespace cuda = kernels::cuda;
 using cuda::DecodeItem;
-using cuda::DecodeWork;
 using cuda::QueryTile;
 
 static_assert(sizeof(DecodeItem) == sizeof(QueryTile));
-static_assert(sizeof(DecodeWork) == 2 * sizeof(int32_t));
 static_assert(cuda::kCellsPerBlock == kv::kBlockTokens);
 
 bool decodes(const BatchItem& item) { return item.num_tokens == 1; }
@@ -37,7 +35,7 @@ cuda::SampleParams params_of(const BatchItem& item) {
   return params;
 }
 
-constexpr int64_t kFewestChunks = 8;  // of a thread block: one for each warp
+constexpr int64_t kFewestChunks = cuda::kDecodeWarps;  // of a thread block
 // What it costs to merge chunks of other thread blocks, and that waves of chunks end unevenly.
 constexpr int64_t kSplitCostPercent = 108;
 
@@ -49,9 +47,7 @@ bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid
   total *= grid.kv_heads;
   const int32_t blocks = grid.decode_blocks;
   const int32_t units = static_cast<int32_t>(chunks.size()) * grid.kv_heads;
-  if (units < std::max(1, cuda::fewest_whole_rows(blocks)) || chunks[0] == 1 ||
-      total < kFewestChunks * blocks)
-    return false;
+  if (units == 0 || chunks[0] == 1 || total < kFewestChunks * blocks) return false;
   int64_t most = 0;
   for (int32_t block = 0; block < blocks; ++block) {
     int64_t load = 0;
@@ -62,6 +58,10 @@ bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid
     most = std::max(most, load);
   }
   return 100 * most * blocks <= kSplitCostPercent * total;
+}
+
+bool may_take_whole_rows(int32_t rows, const AttentionGrid& grid) {
+  return 100 * int64_t{grid.decode_blocks} <= kSplitCostPercent * rows * grid.kv_heads;
 }
 
 bool sampled_on_device(const BatchItem& item) {
@@ -209,8 +209,7 @@ void CudaStepLayout::add_decode_items(const Batch& batch) {
     const BatchItem& item = batch.items[static_cast<size_t>(order_[place])];
     attended_.push_back({row, item.first_position, tables_[place], 0});
   }
-  const DecodeWork work = write_items(decode_items());
-  std::memcpy(memory_, &work, sizeof work);
+  memory_[0] = write_items(decode_items(), whole_rows_);
 }
 
 // In the order of the logits' rows.
@@ -225,15 +224,14 @@ void CudaStepLayout::add_last_items(const Batch& batch) {
     attended_[static_cast<size_t>(row)] = {row, position, tables_[place], 0};
     memory_[last_positions() + row] = position;
   }
-  const DecodeWork work = write_items(last_items());
-  std::memcpy(memory_ + last_work(), &work, sizeof work);
-  words_ = last_items_at_ + int64_t{work.num_items} * kItemWords;
+  memory_[1] = write_items(last_items(), last_whole_rows_);
+  words_ = last_items_at_ + memory_[1] * kItemWords;
 }
 
 // Rows whole where that gives all thread blocks enough to do, else their chunks: whole chunks
 // before the rows' last ones, which are shorter, so that thread blocks that take every so-manieth
 // one have equal work.
-DecodeWork CudaStepLayout::write_items(int64_t place) {
+int32_t CudaStepLayout::write_items(int64_t place, bool& whole_rows) {
   auto* const first = reinterpret_cast<DecodeItem*>(memory_ + place);
   DecodeItem* next = first;
   std::sort(attended_.begin(), attended_.end(), [](const DecodeItem& a, const DecodeItem& b) {
@@ -242,9 +240,10 @@ DecodeWork CudaStepLayout::write_items(int64_t place) {
   chunks_.clear();
   for (const DecodeItem& item : attended_)
     chunks_.push_back(cuda::chunks_of_positions(item.position + 1));
-  if (takes_whole_rows(chunks_, grid_)) {
+  whole_rows = takes_whole_rows(chunks_, grid_);
+  if (whole_rows) {
     std::copy(attended_.begin(), attended_.end(), first);
-    return {static_cast<int32_t>(attended_.size()), 1};
+    return static_cast<int32_t>(attended_.size());
   }
   for (const bool last : {false, true}) {
     for (DecodeItem item : attended_) {
@@ -254,7 +253,7 @@ DecodeWork CudaStepLayout::write_items(int64_t place) {
         *next++ = item;
     }
   }
-  return {static_cast<int32_t>(next - first), 0};
+  return static_cast<int32_t>(next - first);
 }
 
 void CudaStepLayout::lay_out(const Batch& batch, std::span<const TokenId> host_tokens) {

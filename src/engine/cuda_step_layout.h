@@ -26,6 +26,8 @@ struct AttentionGrid {
 // Whether decode's thread blocks are better off with whole rows, dealt to and fro: they have chunks
 // to merge, enough of them and about as many each. `chunks` are the rows', falling.
 bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid);
+// Whether so many rows can be such.
+bool may_take_whole_rows(int32_t rows, const AttentionGrid& grid);
 
 class CudaStepLayout {
  public:
@@ -44,6 +46,9 @@ class CudaStepLayout {
   int32_t logit_rows() const { return all_decode_ ? rows_ : samples_; }
   int32_t num_decode() const { return num_decode_; }
   int32_t num_tiles() const { return num_tiles_; }
+  // What decode items are, and those of the last layer: DecodeRows::whole_rows.
+  bool whole_rows() const { return whole_rows_; }
+  bool last_whole_rows() const { return last_whole_rows_; }
   int64_t words() const { return words_; }
   // Batch items in the order of the samples, which is that of the logits' rows.
   std::span<const int32_t> sample_items() const { return sample_items_; }
@@ -59,12 +64,11 @@ class CudaStepLayout {
   int64_t decode_items() const { return sample_params() + kParamWords * logit_rows(); }
   int64_t tiles() const { return tiles_at_; }
   // Of rows with logits, where there are tiles.
-  int64_t last_work() const { return 2; }
   int64_t last_items() const { return last_items_at_; }
   int64_t last_positions() const { return last_items_at_ - samples_; }
 
  private:
-  static constexpr int64_t kHeader = 4;  // DecodeWork of the decode items, then of the last layer's
+  static constexpr int64_t kHeader = 4;  // [0]: the number of decode items; [1]: of the last layer
   static constexpr int64_t kItemWords = 4;
   static constexpr int64_t kParamWords = sizeof(kernels::cuda::SampleParams) / 4;
   void check_item(const BatchItem& item) const;
@@ -74,8 +78,8 @@ class CudaStepLayout {
   void add_attention(const Batch& batch);
   void add_decode_items(const Batch& batch);
   void add_last_items(const Batch& batch);
-  // Writes the items of attended_.
-  kernels::cuda::DecodeWork write_items(int64_t place);
+  // Writes the items of attended_, and says how many and of what kind.
+  int32_t write_items(int64_t place, bool& whole_rows);
   void set_params(int64_t place, const kernels::cuda::SampleParams& params);
   void pad_rows(int32_t used);
 
@@ -88,6 +92,8 @@ class CudaStepLayout {
   std::vector<kernels::cuda::DecodeItem> attended_;  // rows of write_items(), whole
   std::vector<int32_t> chunks_;                      // of these
   bool all_decode_ = false;
+  bool whole_rows_ = false;
+  bool last_whole_rows_ = false;
   int32_t rows_ = 0;
   int32_t samples_ = 0;
   int32_t num_decode_ = 0;

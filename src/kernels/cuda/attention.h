@@ -37,10 +37,6 @@ struct DecodeItem {
   int32_t table_offset;
   int32_t chunk;
 };
-struct DecodeWork {
-  int32_t num_items;
-  int32_t whole_rows;  // each item is all chunks of a row, rows with more chunks first
-};
 
 struct AttentionShape {
   int32_t num_heads;
@@ -76,12 +72,12 @@ struct UnrotatedRows {
 // Rows of one position each, all on the device, so that a graph may replay it.
 struct DecodeRows {
   const DecodeItem* items;  // of all rows that there are
-  const DecodeWork* work;
+  const int32_t* num_items;
   const int32_t* positions;  // [num_rows]; 0 for a row that is there for the number's sake
   int32_t num_rows;
+  bool whole_rows = false;  // each item is all chunks of a row, rows with more chunks first
 };
-// Rows times KV heads that keep thread blocks busy with whole rows; fewer must come as chunks.
-constexpr int32_t fewest_whole_rows(int32_t blocks) { return blocks * 9 / 10; }
+inline constexpr int32_t kDecodeWarps = 8;  // that keep a multiprocessor busy
 // `blocks` is how many thread blocks share the items: one for each multiprocessor keeps it busy.
 void attention_decode(const AttentionArgs& args, const UnrotatedRows& unrotated,
                       const DecodeRows& rows, const DecodeScratch& scratch, int32_t blocks,

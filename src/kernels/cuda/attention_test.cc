@@ -37,11 +37,10 @@ class Case {
   }
 
   // Each of the positions as a decode row of its own, twice, so that nothing may be left behind; a
-  // row more than there are. By chunks of rows or, if there are enough, by rows, longest first.
+  // row more than there are. By chunks of rows or by rows, longest first.
   std::vector<Float16> decode(int32_t first, int32_t count, int32_t blocks, uint32_t shuffle,
                               bool whole_rows) {
     std::vector<DecodeItem> items;
-    whole_rows &= (count + 1) * shape_.num_kv_heads >= fewest_whole_rows(blocks);
     std::vector<int32_t> positions(static_cast<size_t>(count) + 1, 0);
     for (int32_t row = 0; row < count; ++row) {
       positions[static_cast<size_t>(row)] = first + row;
@@ -54,11 +53,11 @@ class Case {
     }
     const int32_t max_chunks = chunks_of_positions(positions_);
     DeviceArray<DecodeItem> device_items(items);
-    DeviceArray<DecodeWork> work(
-        std::vector<DecodeWork>{{static_cast<int32_t>(items.size()), whole_rows ? 1 : 0}});
+    DeviceArray<int32_t> num_items(std::vector<int32_t>{static_cast<int32_t>(items.size())});
     DeviceArray<float> partials(static_cast<size_t>(partial_floats(shape_, count, max_chunks)));
     DeviceArray<int32_t> device_positions(positions);
-    const DecodeRows rows = {device_items.data(), work.data(), device_positions.data(), count + 1};
+    const DecodeRows rows = {device_items.data(), num_items.data(), device_positions.data(),
+                             count + 1, whole_rows};
     const DecodeScratch scratch = {partials.data(), max_chunks};
     return run(first, count, shuffle, [&](const AttentionArgs& args) {
       for (int i = 0; i < 2; ++i) attention_decode(args, {}, rows, scratch, blocks, nullptr);
@@ -236,7 +235,6 @@ TEST(CudaAttention, BitsDependOnTheRowAlone) {
 // Rows too few for thread blocks of several warps.
 TEST(CudaAttention, FewRowsHaveTheSameBits) {
   const AttentionShape shape = {32, 8, 128};
-  static_assert(4 * 8 < fewest_whole_rows(132));
   Case test(shape, 1300, 13);
   const auto decoded = test.decode(1297, 3, 132, 6, false);
   test.expect_right(decoded, 1297, 3);
