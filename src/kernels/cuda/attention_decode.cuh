@@ -122,7 +122,7 @@ class Copies {
     const int block = __shfl_sync(~0U, block_, half * kBlocksPerHalf + lane % kBlocksPerHalf);
     if (lane < blocks) {
       const int64_t from = block_offset<kDim>(args_.attention.shape, block, work_.kv_head, values);
-      copy_bulk_once(to + lane * kBlockBytes, args_.attention.kv + from, kBlockBytes, barrier);
+      copy_bulk(to + lane * kBlockBytes, args_.attention.kv + from, kBlockBytes, barrier, policy_);
     }
 #else
     constexpr int kUnits = kDim / kUnitElements;
@@ -148,6 +148,7 @@ class Copies {
   const DecodeArgs& args_;
   const uint32_t ring_;
   const uint32_t barriers_;
+  const uint64_t policy_ = read_once_policy();
   Chunks chunks_;
   bool some_ = false;
   Work work_ = {};

@@ -53,18 +53,21 @@ __device__ inline void copy_bulk(uint32_t to, const void* from, uint32_t bytes, 
 #endif
 }
 
-// What is read once only: it makes room in the L2 cache before anything else does.
-__device__ inline void copy_bulk_once(uint32_t to, const void* from, uint32_t bytes,
-                                      uint32_t barrier) {
+// Of what is read once only: it makes room in the L2 cache before anything else does.
+__device__ inline uint64_t read_once_policy() {
+  uint64_t policy = 0;
+#if PUNA_BULK_COPY
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+#endif
+  return policy;
+}
+__device__ inline void copy_bulk(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier,
+                                 uint64_t policy) {
 #if PUNA_BULK_COPY
   asm volatile(
-      "{\n"
-      ".reg .b64 policy;\n"
-      "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
-      "[%1], %2, [%3], policy;\n"
-      "}\n" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(barrier)
+      "[%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 #endif
 }
