@@ -51,20 +51,41 @@ __global__ void __launch_bounds__(kThreads) add_norm_kernel(AddNormArgs args) {
   const int64_t row = args.row_index == nullptr ? blockIdx.x : args.row_index[blockIdx.x];
   const int vectors = args.hidden / 4;
   auto* residual = reinterpret_cast<float4*>(args.residual + row * args.hidden);
+  const auto* weights = reinterpret_cast<const float4*>(args.weight);
+  constexpr int kEarly = kVectors <= 4 ? kVectors : 0;  // weights that there are registers for
+  float4 early[kEarly + 1];
   float4 values[kVectors];
+  // All of a kind is loaded before any of it is needed, and stores come last: else each group of
+  // columns would wait for the one before.
+#pragma unroll
+  for (int k = 0; k < kVectors; ++k) {
+    const int i = k * kThreads + static_cast<int>(threadIdx.x);
+    if (i >= vectors) break;
+    values[k] = residual[i];
+    if (k < kEarly) early[k] = weights[i];
+  }
+  for (int part = 0; part < args.parts; ++part) {
+    const auto* piece =
+        reinterpret_cast<const float4*>(args.pieces + part * args.piece_stride + row * args.hidden);
+    float4 add[kVectors];
+#pragma unroll
+    for (int k = 0; k < kVectors; ++k) {
+      const int i = k * kThreads + static_cast<int>(threadIdx.x);
+      if (i < vectors) add[k] = piece[i];
+    }
+#pragma unroll
+    for (int k = 0; k < kVectors; ++k) {
+      values[k] = {values[k].x + add[k].x, values[k].y + add[k].y, values[k].z + add[k].z,
+                   values[k].w + add[k].w};
+    }
+  }
   float squares = 0.0F;
 #pragma unroll
   for (int k = 0; k < kVectors; ++k) {
     const int i = k * kThreads + static_cast<int>(threadIdx.x);
     if (i >= vectors) break;
-    float4 value = residual[i];
-    for (int part = 0; part < args.parts; ++part) {
-      const float4 add = reinterpret_cast<const float4*>(args.pieces + part * args.piece_stride +
-                                                         row * args.hidden)[i];
-      value = {value.x + add.x, value.y + add.y, value.z + add.z, value.w + add.w};
-    }
+    const float4 value = values[k];
     if (args.parts > 0 && args.row_index == nullptr) residual[i] = value;
-    values[k] = value;
     squares += value.x * value.x + value.y * value.y + value.z * value.z + value.w * value.w;
   }
   const float mean = block_sum(squares) / static_cast<float>(args.hidden);
@@ -74,7 +95,7 @@ __global__ void __launch_bounds__(kThreads) add_norm_kernel(AddNormArgs args) {
   for (int k = 0; k < kVectors; ++k) {
     const int i = k * kThreads + static_cast<int>(threadIdx.x);
     if (i >= vectors) break;
-    const float4 weight = reinterpret_cast<const float4*>(args.weight)[i];
+    const float4 weight = k < kEarly ? early[k] : weights[i];
     const float4 value = values[k];
     out[i] = {to_half_pair(value.x * scale * weight.x, value.y * scale * weight.y),
               to_half_pair(value.z * scale * weight.z, value.w * scale * weight.w)};
