@@ -68,7 +68,7 @@ std::future<Result<cuda::PinnedPages>> take_host_memory(const CudaBackendConfig&
 
 struct Graph {
   int32_t rows = 0;
-  bool whole_rows = false;  // how attention takes them
+  cuda::DecodeWay way = cuda::DecodeWay::kChunks;
   cudaGraphExec_t exec = nullptr;
 };
 
@@ -106,9 +106,9 @@ class CudaStepRunner final : public Backend {
   CudaStep step_of(const CudaStepLayout& layout) const;
   // Everything after the step's words have arrived. The sampler's kernel writes the tokens to the
   // host itself: a copy of them would wait behind those of KV blocks.
-  void enqueue(const CudaStepLayout& layout) { enqueue(layout, layout.whole_rows()); }
-  void enqueue(const CudaStepLayout& layout, bool whole_rows);
-  void capture_graph(bool whole_rows);
+  void enqueue(const CudaStepLayout& layout) { enqueue(layout, layout.decode_way()); }
+  void enqueue(const CudaStepLayout& layout, cuda::DecodeWay way);
+  void capture_graph(cuda::DecodeWay way);
   const Graph* graph_of_step() const;
   void wait_for_step();
   void sample_on_host();
@@ -213,13 +213,13 @@ CudaStep CudaStepRunner::step_of(const CudaStepLayout& layout) const {
           .num_logits = layout.logit_rows(),
           .last_items = reinterpret_cast<const cuda::DecodeItem*>(words + layout.last_items()),
           .num_last_items = words + 1,
-          .last_whole_rows = layout.last_whole_rows(),
+          .last_way = layout.last_way(),
           .last_positions = words + layout.last_positions()};
 }
 
-void CudaStepRunner::enqueue(const CudaStepLayout& layout, bool whole_rows) {
+void CudaStepRunner::enqueue(const CudaStepLayout& layout, cuda::DecodeWay way) {
   CudaStep step = step_of(layout);
-  step.whole_rows = whole_rows;
+  step.decode_way = way;
   llama_->forward(step, stream_);
   if (step.num_logits == 0) return;
   cuda::sample_tokens({.logits = llama_->logits(),
@@ -256,19 +256,21 @@ void CudaStepRunner::capture_graphs() {
     }
     start(batch);
     (void)collect();
-    capture_graph(false);
-    if (may_take_whole_rows(layout_->rows(), attention_grid_)) capture_graph(true);
+    for (const auto way :
+         {cuda::DecodeWay::kChunks, cuda::DecodeWay::kFewChunks, cuda::DecodeWay::kWholeRows}) {
+      if (may_go(way, layout_->rows(), attention_grid_)) capture_graph(way);
+    }
   }
   check_device(cudaStreamSynchronize(stream_), "capture");
 }
 
 // Of the step that is laid out.
-void CudaStepRunner::capture_graph(bool whole_rows) {
-  Graph graph = {.rows = layout_->rows(), .whole_rows = whole_rows};
-  if (whole_rows) enqueue(*layout_, true);
+void CudaStepRunner::capture_graph(cuda::DecodeWay way) {
+  Graph graph = {.rows = layout_->rows(), .way = way};
+  enqueue(*layout_, way);  // once before, for what the runtime does at a kernel's first launch
   cudaGraph_t captured = nullptr;
   check_device(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture");
-  enqueue(*layout_, whole_rows);
+  enqueue(*layout_, way);
   check_device(cudaStreamEndCapture(stream_, &captured), "capture");
   check_device(cudaGraphInstantiate(&graph.exec, captured, 0), "a graph's instantiation");
   check_device(cudaGraphUpload(graph.exec, stream_), "a graph's upload");
@@ -278,8 +280,7 @@ void CudaStepRunner::capture_graph(bool whole_rows) {
 
 const Graph* CudaStepRunner::graph_of_step() const {
   const auto graph = std::find_if(graphs_.begin(), graphs_.end(), [&](const Graph& g) {
-    return layout_->all_decode() && g.rows == layout_->rows() &&
-           g.whole_rows == layout_->whole_rows();
+    return layout_->all_decode() && g.rows == layout_->rows() && g.way == layout_->decode_way();
   });
   return graph == graphs_.end() ? nullptr : &*graph;
 }

@@ -28,6 +28,7 @@ namespace puna::engine {
 namespace {
 
 using formats::Checkpoint;
+using kernels::cuda::DecodeWay;
 
 const std::string kGolden = PUNA_GOLDEN_DIR;
 
@@ -73,13 +74,30 @@ TEST(DecodeGrid, RowsGoWholeWhereThreadBlocksHaveEnoughOfThem) {
   EXPECT_FALSE(whole(32, 3));   // warps of a block would have none
   EXPECT_FALSE(whole(256, 1));  // there is nothing to merge
   EXPECT_FALSE(whole(0, 0));
-  EXPECT_TRUE(may_take_whole_rows(16, grid));
-  EXPECT_FALSE(may_take_whole_rows(15, grid));
+  EXPECT_TRUE(may_go(DecodeWay::kWholeRows, 16, grid));
+  EXPECT_FALSE(may_go(DecodeWay::kWholeRows, 15, grid));
   std::vector<int32_t> mixed(256, 2);
   mixed[0] = 4;
   EXPECT_TRUE(takes_whole_rows(mixed, grid));
   mixed[0] = 40;
   EXPECT_FALSE(takes_whole_rows(mixed, grid)) << "longer than what a block has in all";
+}
+
+TEST(DecodeGrid, FewChunksAreThoseThatGoBesideEachOther) {
+  const AttentionGrid grid = {.tile_rows = 32, .kv_heads = 8, .decode_blocks = 132};
+  const auto way = [&](size_t rows, int32_t chunks) {
+    return decode_way(std::vector<int32_t>(rows, chunks), grid);
+  };
+  EXPECT_EQ(way(0, 0), DecodeWay::kFewChunks);
+  EXPECT_EQ(way(1, 49), DecodeWay::kFewChunks);  // 392 of 396
+  EXPECT_EQ(way(1, 50), DecodeWay::kChunks);
+  EXPECT_EQ(way(16, 3), DecodeWay::kFewChunks);
+  EXPECT_EQ(way(16, 4), DecodeWay::kChunks);
+  EXPECT_EQ(way(64, 1), DecodeWay::kChunks);
+  EXPECT_EQ(way(32, 28), DecodeWay::kWholeRows);
+  EXPECT_TRUE(may_go(DecodeWay::kFewChunks, 49, grid));
+  EXPECT_FALSE(may_go(DecodeWay::kFewChunks, 50, grid));
+  EXPECT_TRUE(may_go(DecodeWay::kChunks, 256, grid));
 }
 
 TEST(CudaTuning, TheNextStartTakesWhatTheFirstChose) {

@@ -321,7 +321,7 @@ void CudaLlama::attend(const CudaStep& step, const Layer& layer, cuda::Stream st
       unrotated = {.qkv = work_.qkv, .rotations = work_.rotations, .kv = layer.kv};
     }
     const cuda::DecodeRows rows = {step.decode_items, step.num_decode_items, step.positions,
-                                   step.num_decode_rows, step.whole_rows};
+                                   step.num_decode_rows, step.decode_way};
     cuda::attention_decode(args, unrotated, rows, scratch_, decode_blocks_, stream);
   }
   if (step.num_tiles > 0) cuda::attention_prefill(args, step.tiles, step.num_tiles, stream);
@@ -341,7 +341,7 @@ void CudaLlama::attend_logit_rows(const CudaStep& step, const Layer& layer,
                     stream);
   const cuda::AttentionArgs args = attention_args(step, layer, work_.qkv);
   const cuda::DecodeRows rows = {step.last_items, step.num_last_items, step.last_positions,
-                                 step.num_logits, step.last_whole_rows};
+                                 step.num_logits, step.last_way};
   cuda::attention_decode(args, {}, rows, scratch_, decode_blocks_, stream);
 }
 

@@ -48,7 +48,7 @@ struct CudaStep {
   const int32_t* block_tables = nullptr;
   const kernels::cuda::DecodeItem* decode_items = nullptr;
   const int32_t* num_decode_items = nullptr;
-  bool whole_rows = false;      // what they are: DecodeRows::whole_rows
+  kernels::cuda::DecodeWay decode_way = kernels::cuda::DecodeWay::kChunks;
   int32_t num_decode_rows = 0;  // padded as `rows`; they come first
   const kernels::cuda::QueryTile* tiles = nullptr;
   int32_t num_tiles = 0;
@@ -57,7 +57,7 @@ struct CudaStep {
   // Where there are tiles, the last layer attends rows with logits only, as decode rows.
   const kernels::cuda::DecodeItem* last_items = nullptr;  // rows count those with logits
   const int32_t* num_last_items = nullptr;
-  bool last_whole_rows = false;
+  kernels::cuda::DecodeWay last_way = kernels::cuda::DecodeWay::kChunks;
   const int32_t* last_positions = nullptr;  // [num_logits]
 };
 

@@ -124,7 +124,7 @@ std::vector<float> gpu_logits(const Checkpoint& checkpoint, const std::vector<in
                     .decode_items = reinterpret_cast<const cuda::DecodeItem*>(
                         on_device + layout.decode_items()),
                     .num_decode_items = on_device,
-                    .whole_rows = layout.whole_rows(),
+                    .decode_way = layout.decode_way(),
                     .num_decode_rows = layout.rows(),
                     .tiles = nullptr,
                     .num_tiles = 0,

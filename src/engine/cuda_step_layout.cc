@@ -15,6 +15,7 @@ namespace {
 
 namespace cuda = kernels::cuda;
 using cuda::DecodeItem;
+using cuda::DecodeWay;
 using cuda::QueryTile;
 
 static_assert(sizeof(DecodeItem) == sizeof(QueryTile));
@@ -60,8 +61,25 @@ bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid
   return 100 * most * blocks <= kSplitCostPercent * total;
 }
 
-bool may_take_whole_rows(int32_t rows, const AttentionGrid& grid) {
-  return 100 * int64_t{grid.decode_blocks} <= kSplitCostPercent * rows * grid.kv_heads;
+DecodeWay decode_way(std::span<const int32_t> chunks, const AttentionGrid& grid) {
+  if (takes_whole_rows(chunks, grid)) return DecodeWay::kWholeRows;
+  int64_t total = 0;
+  for (const int32_t count : chunks) total += count;
+  return total * grid.kv_heads <= int64_t{cuda::kFewWarps} * grid.decode_blocks
+             ? DecodeWay::kFewChunks
+             : DecodeWay::kChunks;
+}
+
+bool may_go(DecodeWay way, int32_t rows, const AttentionGrid& grid) {
+  const int64_t units = int64_t{rows} * grid.kv_heads;
+  switch (way) {
+    case DecodeWay::kFewChunks:
+      return units <= int64_t{cuda::kFewWarps} * grid.decode_blocks;
+    case DecodeWay::kWholeRows:
+      return 100 * int64_t{grid.decode_blocks} <= kSplitCostPercent * units;
+    default:
+      return true;
+  }
 }
 
 bool sampled_on_device(const BatchItem& item) {
@@ -209,7 +227,7 @@ void CudaStepLayout::add_decode_items(const Batch& batch) {
     const BatchItem& item = batch.items[static_cast<size_t>(order_[place])];
     attended_.push_back({row, item.first_position, tables_[place], 0});
   }
-  memory_[0] = write_items(decode_items(), whole_rows_);
+  memory_[0] = write_items(decode_items(), decode_way_);
 }
 
 // In the order of the logits' rows.
@@ -224,14 +242,14 @@ void CudaStepLayout::add_last_items(const Batch& batch) {
     attended_[static_cast<size_t>(row)] = {row, position, tables_[place], 0};
     memory_[last_positions() + row] = position;
   }
-  memory_[1] = write_items(last_items(), last_whole_rows_);
+  memory_[1] = write_items(last_items(), last_way_);
   words_ = last_items_at_ + memory_[1] * kItemWords;
 }
 
 // Rows whole where that gives all thread blocks enough to do, else their chunks: whole chunks
 // before the rows' last ones, which are shorter, so that thread blocks that take every so-manieth
 // one have equal work.
-int32_t CudaStepLayout::write_items(int64_t place, bool& whole_rows) {
+int32_t CudaStepLayout::write_items(int64_t place, DecodeWay& way) {
   auto* const first = reinterpret_cast<DecodeItem*>(memory_ + place);
   DecodeItem* next = first;
   std::sort(attended_.begin(), attended_.end(), [](const DecodeItem& a, const DecodeItem& b) {
@@ -240,8 +258,8 @@ int32_t CudaStepLayout::write_items(int64_t place, bool& whole_rows) {
   chunks_.clear();
   for (const DecodeItem& item : attended_)
     chunks_.push_back(cuda::chunks_of_positions(item.position + 1));
-  whole_rows = takes_whole_rows(chunks_, grid_);
-  if (whole_rows) {
+  way = puna::engine::decode_way(chunks_, grid_);
+  if (way == DecodeWay::kWholeRows) {
     std::copy(attended_.begin(), attended_.end(), first);
     return static_cast<int32_t>(attended_.size());
   }

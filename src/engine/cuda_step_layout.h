@@ -26,8 +26,9 @@ struct AttentionGrid {
 // Whether decode's thread blocks are better off with whole rows, dealt to and fro: they have chunks
 // to merge, enough of them and about as many each. `chunks` are the rows', falling.
 bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid);
-// Whether so many rows can be such.
-bool may_take_whole_rows(int32_t rows, const AttentionGrid& grid);
+kernels::cuda::DecodeWay decode_way(std::span<const int32_t> chunks, const AttentionGrid& grid);
+// Whether it can be that of so many rows.
+bool may_go(kernels::cuda::DecodeWay way, int32_t rows, const AttentionGrid& grid);
 
 class CudaStepLayout {
  public:
@@ -46,9 +47,9 @@ class CudaStepLayout {
   int32_t logit_rows() const { return all_decode_ ? rows_ : samples_; }
   int32_t num_decode() const { return num_decode_; }
   int32_t num_tiles() const { return num_tiles_; }
-  // What decode items are, and those of the last layer: DecodeRows::whole_rows.
-  bool whole_rows() const { return whole_rows_; }
-  bool last_whole_rows() const { return last_whole_rows_; }
+  // Of decode items, and of those of the last layer.
+  kernels::cuda::DecodeWay decode_way() const { return decode_way_; }
+  kernels::cuda::DecodeWay last_way() const { return last_way_; }
   int64_t words() const { return words_; }
   // Batch items in the order of the samples, which is that of the logits' rows.
   std::span<const int32_t> sample_items() const { return sample_items_; }
@@ -78,8 +79,8 @@ class CudaStepLayout {
   void add_attention(const Batch& batch);
   void add_decode_items(const Batch& batch);
   void add_last_items(const Batch& batch);
-  // Writes the items of attended_, and says how many and of what kind.
-  int32_t write_items(int64_t place, bool& whole_rows);
+  // Writes the items of attended_, and says how many and how they go.
+  int32_t write_items(int64_t place, kernels::cuda::DecodeWay& way);
   void set_params(int64_t place, const kernels::cuda::SampleParams& params);
   void pad_rows(int32_t used);
 
@@ -92,8 +93,8 @@ class CudaStepLayout {
   std::vector<kernels::cuda::DecodeItem> attended_;  // rows of write_items(), whole
   std::vector<int32_t> chunks_;                      // of these
   bool all_decode_ = false;
-  bool whole_rows_ = false;
-  bool last_whole_rows_ = false;
+  kernels::cuda::DecodeWay decode_way_ = kernels::cuda::DecodeWay::kChunks;
+  kernels::cuda::DecodeWay last_way_ = kernels::cuda::DecodeWay::kChunks;
   int32_t rows_ = 0;
   int32_t samples_ = 0;
   int32_t num_decode_ = 0;

@@ -69,15 +69,22 @@ struct UnrotatedRows {
   Float16* kv = nullptr;             // AttentionArgs::kv, for the rows' own keys and values
 };
 
+// How thread blocks share decode rows. Each gives the same bits.
+enum class DecodeWay : uint8_t {
+  kChunks,     // items are chunks of rows
+  kFewChunks,  // likewise, and a thread block has few: it reads far ahead
+  kWholeRows,  // an item is all chunks of a row, rows with more chunks first
+};
 // Rows of one position each, all on the device, so that a graph may replay it.
 struct DecodeRows {
   const DecodeItem* items;  // of all rows that there are
   const int32_t* num_items;
   const int32_t* positions;  // [num_rows]; 0 for a row that is there for the number's sake
   int32_t num_rows;
-  bool whole_rows = false;  // each item is all chunks of a row, rows with more chunks first
+  DecodeWay way = DecodeWay::kChunks;
 };
 inline constexpr int32_t kDecodeWarps = 8;  // that keep a multiprocessor busy
+inline constexpr int32_t kFewWarps = 3;     // of kFewChunks, which have room beside each other
 // `blocks` is how many thread blocks share the items: one for each multiprocessor keeps it busy.
 void attention_decode(const AttentionArgs& args, const UnrotatedRows& unrotated,
                       const DecodeRows& rows, const DecodeScratch& scratch, int32_t blocks,

@@ -8,8 +8,11 @@
 namespace puna::kernels::cuda {
 namespace {
 
-template <int kDim>
-constexpr int kSharedBytes = kRingBytes<kDim> + kBarrierBytes;
+constexpr int kManySlots = 3;
+constexpr int kFewSlots = 8;  // half of a chunk: what is read before the kernels before are done
+
+template <int kDim, int kSlots>
+constexpr int kSharedBytes = kRingBytes<kDim, kSlots> + kBarrierBytes<kSlots>;
 
 // Every so-manieth of the items.
 class EveryItem {
@@ -109,11 +112,11 @@ __global__ void merge_kernel(DecodeArgs args) {
 }
 
 // kHalves 1: at most eight query heads for a KV head.
-template <int kDim, int kHalves>
+template <int kDim, int kHalves, int kSlots>
 __global__ void __launch_bounds__(kWarpThreads) decode_kernel(DecodeArgs args) {
   extern __shared__ __align__(128) unsigned char memory[];
   let_next_kernel_start();
-  const uint32_t barriers = shared_address(memory) + kRingBytes<kDim>;
+  const uint32_t barriers = shared_address(memory) + kRingBytes<kDim, kSlots>;
   const int group = args.attention.shape.num_heads / args.attention.shape.num_kv_heads;
   const bool unrotated = args.unrotated.qkv != nullptr;
   if (lane_of_thread() < kSlots) init_copy_barrier(barriers + lane_of_thread() * 8);
@@ -121,7 +124,7 @@ __global__ void __launch_bounds__(kWarpThreads) decode_kernel(DecodeArgs args) {
   // Without the rows' own keys, all that is copied was there before this step.
   if (!unrotated) wait_for_kernels_before();
   EveryItem items(args);
-  ChunkReader<kDim, kHalves, EveryItem> reader(args, items, memory, barriers);
+  ChunkReader<kDim, kHalves, kSlots, EveryItem> reader(args, items, memory, barriers);
   if (unrotated) wait_for_kernels_before();
   for (Work work; items.take(work);) {
     RowState<kDim> chunk;
@@ -136,26 +139,45 @@ __global__ void __launch_bounds__(kWarpThreads) decode_kernel(DecodeArgs args) {
   }
 }
 
+template <int kDim, int kSlots>
+auto kernel_for(const AttentionShape& shape) {
+  return shape.num_heads / shape.num_kv_heads <= 8 ? decode_kernel<kDim, 1, kSlots>
+                                                   : decode_kernel<kDim, 2, kSlots>;
+}
+
 template <int kDim>
 void launch_decode(const DecodeArgs& args, int32_t blocks, Stream stream) {
   const AttentionShape& shape = args.attention.shape;
-  const auto kernel =
-      shape.num_heads / shape.num_kv_heads <= 8 ? decode_kernel<kDim, 1> : decode_kernel<kDim, 2>;
-  launch(kernel, dim3(static_cast<unsigned>(blocks * kDecodeWarps)), kWarpThreads,
-         kSharedBytes<kDim>, stream, args);
+  const auto launch_warps = [&](auto kernel, int32_t warps, int shared_bytes) {
+    launch(kernel, dim3(static_cast<unsigned>(warps)), kWarpThreads,
+           static_cast<size_t>(shared_bytes), stream, args);
+  };
+  if (args.rows.way == DecodeWay::kFewChunks) {
+    launch_warps(kernel_for<kDim, kFewSlots>(shape), blocks * kFewWarps,
+                 kSharedBytes<kDim, kFewSlots>);
+  } else {
+    launch_warps(kernel_for<kDim, kManySlots>(shape), blocks * kDecodeWarps,
+                 kSharedBytes<kDim, kManySlots>);
+  }
   const dim3 grid(static_cast<unsigned>(args.rows.num_rows),
                   static_cast<unsigned>(shape.num_kv_heads));
   const auto quads = static_cast<unsigned>(shape.num_heads / shape.num_kv_heads * kDim / 4);
   launch(merge_kernel<kDim>, grid, quads, 0, stream, args);
 }
 
-template <int kDim>
+template <int kDim, int kSlots>
 void raise_limit() {
-  for (const auto kernel : {decode_kernel<kDim, 1>, decode_kernel<kDim, 2>}) {
+  for (const auto kernel : {decode_kernel<kDim, 1, kSlots>, decode_kernel<kDim, 2, kSlots>}) {
     check_device(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      kSharedBytes<kDim>),
+                                      kSharedBytes<kDim, kSlots>),
                  "decode attention's shared memory");
   }
+}
+
+template <int kDim>
+void raise_limits() {
+  raise_limit<kDim, kManySlots>();
+  raise_limit<kDim, kFewSlots>();
 }
 
 }  // namespace
@@ -163,10 +185,10 @@ void raise_limit() {
 void prepare_prefill_attention();  // attention_prefill.cu
 
 void prepare_attention() {
-  raise_limit<16>();
-  raise_limit<32>();
-  raise_limit<64>();
-  raise_limit<128>();
+  raise_limits<16>();
+  raise_limits<32>();
+  raise_limits<64>();
+  raise_limits<128>();
   prepare_whole_rows();
   prepare_prefill_attention();
 }
@@ -187,7 +209,7 @@ void attention_decode(const AttentionArgs& args, const UnrotatedRows& unrotated,
                       Stream stream) {
   CHECK(attention_supports(args.shape));
   const DecodeArgs all = {args, unrotated, rows, scratch};
-  if (rows.whole_rows) return decode_whole_rows(all, blocks, stream);
+  if (rows.way == DecodeWay::kWholeRows) return decode_whole_rows(all, blocks, stream);
   switch (args.shape.head_dim) {
     case 16:
       return launch_decode<16>(all, blocks, stream);

@@ -13,14 +13,15 @@
 namespace puna::kernels::cuda {
 
 constexpr int kWarpThreads = 32;
-constexpr int kSlots = 3;  // of the ring: the keys or the values of half a tile each
 constexpr int kBlocksPerHalf = kHalfKeys / kCellsPerBlock;
 static_assert(kChunkKeys / kCellsPerBlock <= kWarpThreads);  // a lane for each block of a chunk
 
 template <int kDim>
 constexpr int kSlotBytes = kHalfKeys* kDim * 2;
-template <int kDim>
+// Slots of the ring: the keys or the values of half a tile each.
+template <int kDim, int kSlots>
 constexpr int kRingBytes = kSlots* kSlotBytes<kDim>;
+template <int kSlots>
 constexpr int kBarrierBytes = kSlots * 8;  // of a ring
 
 __device__ inline int lane_of_thread() { return static_cast<int>(threadIdx.x) % kWarpThreads; }
@@ -62,7 +63,7 @@ __device__ inline int64_t block_offset(const AttentionShape& shape, int block, i
 
 // Where the copies have got to: of each tile of each chunk of this warp two halves of keys, then
 // two of values. Chunks::take(work) gives the warp's next chunk, or false.
-template <int kDim, typename Chunks>
+template <int kDim, int kSlots, typename Chunks>
 class Copies {
  public:
   __device__ Copies(const DecodeArgs& args, const Chunks& chunks, uint32_t ring, uint32_t barriers)
@@ -258,7 +259,7 @@ __device__ inline float score_scale(const DecodeArgs& args) {
 }
 
 // A warp's chunks of keys and values as they come, in its ring.
-template <int kDim, int kHalves, typename Chunks>
+template <int kDim, int kHalves, int kSlots, typename Chunks>
 class ChunkReader {
  public:
   __device__ ChunkReader(const DecodeArgs& args, const Chunks& chunks, unsigned char* memory,
@@ -330,7 +331,7 @@ class ChunkReader {
   const DecodeArgs& args_;
   unsigned char* const memory_;
   const uint32_t ring_;
-  Copies<kDim, Chunks> copies_;
+  Copies<kDim, kSlots, Chunks> copies_;
   const float scale_;
   int slot_ = 0;
   uint32_t round_ = 0;

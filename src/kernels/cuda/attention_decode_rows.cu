@@ -7,6 +7,8 @@
 namespace puna::kernels::cuda {
 namespace {
 
+constexpr int kSlots = 3;
+
 // What is merged so far of the row that a thread block is at, as a warp's threads hold it.
 template <int kDim, int kHalves>
 struct Merged {
@@ -18,8 +20,8 @@ struct Merged {
 // A ring for each warp, their barriers, then what they merge into.
 template <int kDim, int kHalves>
 constexpr int shared_bytes(int warps) {
-  return warps * (kRingBytes<kDim> + kBarrierBytes) +
-         static_cast<int>(sizeof(Merged<kDim, kHalves>));
+  return warps * (kRingBytes<kDim, kSlots> +
+                  kBarrierBytes<kSlots>)+static_cast<int>(sizeof(Merged<kDim, kHalves>));
 }
 
 __device__ inline void init_turn(uint64_t* turn) {
@@ -131,9 +133,10 @@ __global__ void __launch_bounds__(kDecodeWarps* kWarpThreads) rows_kernel(Decode
   let_next_kernel_start();
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int warps = static_cast<int>(blockDim.x) / kWarpThreads;
-  unsigned char* const after_rings = memory + warps * kRingBytes<kDim>;
-  const uint32_t barriers = shared_address(after_rings + warp * kBarrierBytes);
-  auto& merged = *reinterpret_cast<Merged<kDim, kHalves>*>(after_rings + warps * kBarrierBytes);
+  unsigned char* const after_rings = memory + warps * kRingBytes<kDim, kSlots>;
+  const uint32_t barriers = shared_address(after_rings + warp * kBarrierBytes<kSlots>);
+  auto& merged =
+      *reinterpret_cast<Merged<kDim, kHalves>*>(after_rings + warps * kBarrierBytes<kSlots>);
   const int group = args.attention.shape.num_heads / args.attention.shape.num_kv_heads;
   const bool unrotated = args.unrotated.qkv != nullptr;
   if (lane_of_thread() < kSlots) init_copy_barrier(barriers + lane_of_thread() * 8);
@@ -143,8 +146,8 @@ __global__ void __launch_bounds__(kDecodeWarps* kWarpThreads) rows_kernel(Decode
   // Without the rows' own keys, all that is copied was there before this step.
   if (!unrotated) wait_for_kernels_before();
   EveryChunk chunks(args);
-  ChunkReader<kDim, kHalves, EveryChunk> reader(args, chunks, memory + warp * kRingBytes<kDim>,
-                                                barriers);
+  ChunkReader<kDim, kHalves, kSlots, EveryChunk> reader(
+      args, chunks, memory + warp * kRingBytes<kDim, kSlots>, barriers);
   if (unrotated) wait_for_kernels_before();
   for (Work work; chunks.take(work);) {
     RowState<kDim> chunk;

@@ -15,6 +15,8 @@ namespace puna::kernels::cuda {
 namespace {
 
 // A sequence with its keys and values in shuffled blocks; everything that is not its own is NaN.
+constexpr DecodeWay kWays[] = {DecodeWay::kChunks, DecodeWay::kFewChunks, DecodeWay::kWholeRows};
+
 class Case {
  public:
   Case(const AttentionShape& shape, int32_t positions, uint32_t seed)
@@ -39,12 +41,12 @@ class Case {
   // Each of the positions as a decode row of its own, twice, so that nothing may be left behind; a
   // row more than there are. By chunks of rows or by rows, longest first.
   std::vector<Float16> decode(int32_t first, int32_t count, int32_t blocks, uint32_t shuffle,
-                              bool whole_rows) {
+                              DecodeWay way) {
     std::vector<DecodeItem> items;
     std::vector<int32_t> positions(static_cast<size_t>(count) + 1, 0);
     for (int32_t row = 0; row < count; ++row) {
       positions[static_cast<size_t>(row)] = first + row;
-      if (whole_rows) {
+      if (way == DecodeWay::kWholeRows) {
         items.insert(items.begin(), {row, first + row, 1, 0});
         continue;
       }
@@ -57,7 +59,7 @@ class Case {
     DeviceArray<float> partials(static_cast<size_t>(partial_floats(shape_, count, max_chunks)));
     DeviceArray<int32_t> device_positions(positions);
     const DecodeRows rows = {device_items.data(), num_items.data(), device_positions.data(),
-                             count + 1, whole_rows};
+                             count + 1, way};
     const DecodeScratch scratch = {partials.data(), max_chunks};
     return run(first, count, shuffle, [&](const AttentionArgs& args) {
       for (int i = 0; i < 2; ++i) attention_decode(args, {}, rows, scratch, blocks, nullptr);
@@ -185,11 +187,11 @@ TEST(CudaAttention, DecodeMatchesItsFormulaAndHasPrefillsBits) {
       Case test(shape, length, static_cast<uint32_t>(length) + 9);
       const int32_t first = std::max(0, length - 40);
       const auto prefilled = test.prefill(first, length - first, prefill_tile_rows(shape), 3);
-      for (const bool whole_rows : {false, true}) {
-        const auto decoded = test.decode(first, length - first, 7, 2, whole_rows);
+      for (const DecodeWay way : kWays) {
+        const auto decoded = test.decode(first, length - first, 7, 2, way);
         test.expect_right(decoded, first, length - first);
         EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()))
-            << length << (whole_rows ? " by rows" : " by chunks");
+            << length << ", way " << static_cast<int>(way);
       }
     }
   }
@@ -201,8 +203,8 @@ TEST(CudaAttention, ASmallCaseHasTheSameBits) {
   for (const AttentionShape& shape : {AttentionShape{4, 1, 128}, AttentionShape{9, 3, 64}}) {
     Case test(shape, 300, 21);
     const auto prefilled = test.prefill(250, 12, 8, 3);
-    for (const bool whole_rows : {false, true}) {
-      const auto decoded = test.decode(250, 12, 3, 2, whole_rows);
+    for (const DecodeWay way : kWays) {
+      const auto decoded = test.decode(250, 12, 3, 2, way);
       EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()));
       test.expect_right(decoded, 250, 12);
     }
@@ -223,11 +225,11 @@ TEST(CudaAttention, BitsDependOnTheRowAlone) {
     const auto part = test.prefill(first, 60, 32, 4);
     EXPECT_TRUE(same_bits(whole.data() + static_cast<size_t>(first) * row, part.data(), 60 * row));
   }
-  for (const bool whole_rows : {false, true}) {
+  for (const DecodeWay way : kWays) {
     for (const int32_t blocks : {1, 3, 132, 264}) {
-      const auto decoded = test.decode(860, 40, blocks, 6, whole_rows);
+      const auto decoded = test.decode(860, 40, blocks, 6, way);
       EXPECT_TRUE(same_bits(decoded.data(), whole.data() + 860 * row, decoded.size()))
-          << blocks << " blocks, " << (whole_rows ? "by rows" : "by chunks");
+          << blocks << " blocks, way " << static_cast<int>(way);
     }
   }
 }
@@ -236,7 +238,7 @@ TEST(CudaAttention, BitsDependOnTheRowAlone) {
 TEST(CudaAttention, FewRowsHaveTheSameBits) {
   const AttentionShape shape = {32, 8, 128};
   Case test(shape, 1300, 13);
-  const auto decoded = test.decode(1297, 3, 132, 6, false);
+  const auto decoded = test.decode(1297, 3, 132, 6, DecodeWay::kFewChunks);
   test.expect_right(decoded, 1297, 3);
   const auto prefilled = test.prefill(1297, 3, prefill_tile_rows(shape), 1);
   EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()));
