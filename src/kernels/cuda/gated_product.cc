@@ -5,20 +5,26 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "kernels/cuda/device_timer.h"
+#include "kernels/cuda/gemm_few_rows.h"
 #include "kernels/cuda/gemm_swiglu.h"
 #include "kernels/cuda/row_kernels.h"
 
 namespace puna::kernels::cuda {
 namespace {
 
-constexpr int32_t kFewestRows = 257;  // below, reading weights takes the time
+constexpr int32_t kManyRows = 257;  // below, reading weights takes the time
 constexpr int32_t kComparedRows = 256;
 // Raise it with a change to gemm_swiglu.cu that moves its speed: what was kept is measured again.
 constexpr int kKernelVersion = 1;
 const std::vector<uint64_t> kByOne = {1};
 const std::vector<uint64_t> kByTwo = {2};
+
+FewRowsShape few_rows_shape(int64_t inner, int64_t columns) {
+  return {.outputs = 2 * inner, .columns = columns, .result = FewRowsResult::kSwiglu};
+}
 
 }  // namespace
 
@@ -34,31 +40,52 @@ Result<std::unique_ptr<GatedProduct>> GatedProduct::prepare(GemmLibrary& library
           {.weights = weights, .x = buffers.x, .out = buffers.between, .stream = stream}));
   std::unique_ptr<GatedProduct> product(
       new GatedProduct(std::move(gate_up), inner, columns, max_rows, buffers));
-  if (max_rows < kFewestRows || !swiglu_gemm_supports(inner, columns) ||
-      !product->same_bits(weights[0], stream))
-    return product;
-  const std::string subject =
-      fmt::format("gate, up and SwiGLU {} x {}, kernel {}", inner, columns, kKernelVersion);
+  const std::vector<int32_t> counts = product->counts_with_one(weights[0], stream);
+  const std::string subject = fmt::format("gate, up and SwiGLU {} x {}, kernels {} and {}", inner,
+                                          columns, kKernelVersion, kFewRowsVersion);
   std::vector<TunedRows> tuned = library.tunings().recall(subject);
-  if (tuned.empty() || tuned.back().rows < padded_rows(max_rows)) {
-    tuned = product->time_both(weights, stream);
+  const auto kept = [&](int32_t rows) {
+    return std::any_of(tuned.begin(), tuned.end(),
+                       [&](const TunedRows& t) { return t.rows == rows; });
+  };
+  if (!std::all_of(counts.begin(), counts.end(), kept)) {
+    tuned = product->time_both(counts, weights, stream);
     library.tunings().keep(subject, tuned);
   }
   for (const TunedRows& rows : tuned) {
-    if (rows.choice == kByOne) product->fused_.push_back(rows.rows);
+    if (rows.choice == kByOne && std::binary_search(counts.begin(), counts.end(), rows.rows))
+      product->fused_.push_back(rows.rows);
   }
   return product;
 }
 
-std::vector<TunedRows> GatedProduct::time_both(std::span<const Float16* const> weights,
+std::vector<int32_t> GatedProduct::counts_with_one(const Float16* weight, Stream stream) const {
+  const bool few = few_rows_gemm_supports(few_rows_shape(inner_, columns_));
+  const bool many = max_rows_ >= kManyRows && swiglu_gemm_supports(inner_, columns_) &&
+                    same_bits(max_rows_, weight, stream);
+  std::vector<int32_t> counts;
+  for (int32_t rows = 1; rows <= max_rows_; ++rows) {
+    rows = padded_rows(rows);
+    const bool has_one = rows <= kMostFewRows
+                             ? few && same_bits(std::min(rows, max_rows_), weight, stream)
+                             : many && rows >= kManyRows;
+    if (has_one) counts.push_back(rows);
+  }
+  return counts;
+}
+
+std::vector<TunedRows> GatedProduct::time_both(std::span<const int32_t> counts,
+                                               std::span<const Float16* const> weights,
                                                Stream stream) const {
   const auto time = [&](int32_t rows, auto way) {
-    return microseconds_of(
-        stream, [&](size_t turn) { (this->*way)(weights[turn % weights.size()], rows, stream); });
+    return microseconds_of(stream, [&](size_t turn) {
+      // As in a step, where a small kernel comes before.
+      fill_value(reinterpret_cast<float*>(buffers_.between), 1, 0.0F, stream);
+      (this->*way)(weights[turn % weights.size()], rows, stream);
+    });
   };
   std::vector<TunedRows> tuned;
-  for (int32_t rows = padded_rows(kFewestRows); rows <= padded_rows(max_rows_);
-       rows = padded_rows(rows + 1)) {
+  for (const int32_t rows : counts) {
     const int32_t most = std::min(rows, max_rows_);
     const bool faster = time(most, &GatedProduct::by_one) < time(most, &GatedProduct::by_two);
     tuned.push_back({rows, faster ? kByOne : kByTwo});
@@ -66,19 +93,19 @@ std::vector<TunedRows> GatedProduct::time_both(std::span<const Float16* const> w
   return tuned;
 }
 
-bool GatedProduct::same_bits(const Float16* weight, Stream stream) const {
+bool GatedProduct::same_bits(int32_t rows, const Float16* weight, Stream stream) const {
+  const int32_t compared = std::min(rows, kComparedRows);
   std::vector<Float16> results[2];
   for (std::vector<Float16>& result : results) {
     if (&result == &results[0]) {
-      by_two(weight, max_rows_, stream);
+      by_two(weight, rows, stream);
     } else {
-      by_one(weight, max_rows_, stream);
+      by_one(weight, rows, stream);
     }
-    result.resize(static_cast<size_t>(kComparedRows * inner_));
-    check_device(
-        cudaMemcpyAsync(result.data(), buffers_.activated + (max_rows_ - kComparedRows) * inner_,
-                        result.size() * sizeof(Float16), cudaMemcpyDeviceToHost, stream),
-        "reading a product");
+    result.resize(static_cast<size_t>(compared * inner_));
+    check_device(cudaMemcpyAsync(result.data(), buffers_.activated + (rows - compared) * inner_,
+                                 result.size() * sizeof(Float16), cudaMemcpyDeviceToHost, stream),
+                 "reading a product");
     check_device(cudaStreamSynchronize(stream), "a product");
   }
   return std::memcmp(results[0].data(), results[1].data(), results[0].size() * sizeof(Float16)) ==
@@ -91,6 +118,15 @@ void GatedProduct::by_two(const Float16* weight, int32_t rows, Stream stream) co
 }
 
 void GatedProduct::by_one(const Float16* weight, int32_t rows, Stream stream) const {
+  if (rows <= kMostFewRows) {
+    return few_rows_gemm({.shape = few_rows_shape(inner_, columns_),
+                          .x = buffers_.x,
+                          .weight = weight,
+                          .out = buffers_.activated,
+                          .rows = rows,
+                          .piece_stride = 0},
+                         stream);
+  }
   swiglu_gemm({.x = buffers_.x,
                .weight = weight,
                .out = buffers_.activated,
@@ -115,10 +151,14 @@ void GatedProduct::run(const Float16* weight, int32_t rows, Stream stream) const
 
 std::string GatedProduct::summary() const {
   std::string text = gate_up_->summary();
-  if (!fused_.empty()) {
-    text += fmt::format(", one kernel with SwiGLU for {} of its row counts from {} on",
-                        fused_.size(), fused_.front());
-  }
+  const auto few = std::upper_bound(fused_.begin(), fused_.end(), kMostFewRows) - fused_.begin();
+  const auto many = std::ssize(fused_) - few;
+  if (few > 0)
+    text +=
+        fmt::format(", one kernel with SwiGLU for up to {}", fused_[static_cast<size_t>(few) - 1]);
+  if (many > 0)
+    text +=
+        fmt::format(", one for {} row counts from {} on", many, fused_[static_cast<size_t>(few)]);
   return text;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // silu(x * gate^T) * (x * up^T), in f16: by the library's product and a kernel (gemm.h,
 // row_kernels.h), or, for row counts where that is faster here and has the same bits, by one kernel
-// (gemm_swiglu.h). Rows have the same bits whatever their number. One engine thread.
+// (few rows: gemm_few_rows.h, many: gemm_swiglu.h). Rows have the same bits whatever their number.
+// One engine thread.
 #pragma once
 
 #include <cstdint>
@@ -48,9 +49,12 @@ class GatedProduct {
         buffers_(buffers) {}
   void by_two(const Float16* weight, int32_t rows, Stream stream) const;
   void by_one(const Float16* weight, int32_t rows, Stream stream) const;
-  // Of the last rows of max_rows.
-  bool same_bits(const Float16* weight, Stream stream) const;
-  std::vector<TunedRows> time_both(std::span<const Float16* const> weights, Stream stream) const;
+  // Padded row counts, rising, for which there is one kernel with the right bits.
+  std::vector<int32_t> counts_with_one(const Float16* weight, Stream stream) const;
+  // Of the last of `rows`.
+  bool same_bits(int32_t rows, const Float16* weight, Stream stream) const;
+  std::vector<TunedRows> time_both(std::span<const int32_t> counts,
+                                   std::span<const Float16* const> weights, Stream stream) const;
 
   std::unique_ptr<Gemm> gate_up_;
   int64_t inner_;

@@ -11,6 +11,8 @@
 #include "base/check.h"
 #include "kernels/cuda/cublas_lt.h"
 #include "kernels/cuda/device_timer.h"
+#include "kernels/cuda/gemm_few_rows.h"
+#include "kernels/cuda/row_kernels.h"
 
 namespace puna::kernels::cuda {
 namespace {
@@ -36,6 +38,7 @@ constexpr int32_t kMostCandidates = 8;
 
 struct Plan {
   int32_t rows = 0;  // that run
+  bool own = false;  // by few_rows_gemm(), not the library
   cublasLtMatrixLayout_t x = nullptr;
   cublasLtMatrixLayout_t out = nullptr;
   cublasLtMatmulAlgo_t algo = {};
@@ -76,6 +79,7 @@ class CublasGemm final : public Gemm {
   Result<bool> recall(std::span<const int32_t> counts, std::span<const TunedRows> kept,
                       const GemmTuning& tuning);
   void keep(TuningStore& store) const;
+  FewRowsShape few_rows_shape() const;
   Result<Plan> layouts_for(int32_t rows) const;
   Result<std::vector<Plan>> candidates(int32_t rows, int32_t most) const;
   bool splits(const cublasLtMatmulAlgo_t& algo) const;
@@ -150,13 +154,24 @@ Result<std::vector<Plan>> CublasGemm::candidates(int32_t rows, int32_t most) con
   std::vector<Plan> result;
   const cublasStatus_t status = lt_.heuristic(handle_, operation_, weight_, plan.x, plan.out,
                                               plan.out, preference_, most, found, &count);
-  if (status != CUBLAS_STATUS_SUCCESS) return result;  // none: another number of rows may have some
+  if (status != CUBLAS_STATUS_SUCCESS) count = 0;  // another number of rows may have some
   for (int i = 0; i < count; ++i) {
     if (splits(found[i].algo)) continue;
     result.push_back(plan);
     result.back().algo = found[i].algo;
   }
+  if (rows <= kMostFewRows && few_rows_gemm_supports(few_rows_shape())) {
+    result.push_back(plan);
+    result.back().own = true;
+  }
   return result;
+}
+
+FewRowsShape CublasGemm::few_rows_shape() const {
+  return {.outputs = shape_.outputs,
+          .columns = shape_.columns,
+          .pieces = shape_.pieces,
+          .result = shape_.f32_out ? FewRowsResult::kFloat : FewRowsResult::kFloat16};
 }
 
 bool CublasGemm::splits(const cublasLtMatmulAlgo_t& algo) const {
@@ -168,13 +183,25 @@ bool CublasGemm::splits(const cublasLtMatmulAlgo_t& algo) const {
 }
 
 bool CublasGemm::runs_here(const Plan& plan) const {
+  if (plan.own) return plan.rows <= kMostFewRows && few_rows_gemm_supports(few_rows_shape());
   cublasLtMatmulHeuristicResult_t result = {};
-  return lt_.algo_check(handle_, operation_, weight_, plan.x, plan.out, plan.out, &plan.algo,
+  return !splits(plan.algo) &&
+         lt_.algo_check(handle_, operation_, weight_, plan.x, plan.out, plan.out, &plan.algo,
                         &result) == CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t CublasGemm::multiply(const Plan& plan, const Float16* x, const Float16* weight,
                                     void* out, Stream stream) const {
+  if (plan.own) {
+    few_rows_gemm({.shape = few_rows_shape(),
+                   .x = x,
+                   .weight = weight,
+                   .out = out,
+                   .rows = plan.rows,
+                   .piece_stride = shape_.piece_stride},
+                  stream);
+    return CUBLAS_STATUS_SUCCESS;
+  }
   const float one = 1.0F;
   const float zero = 0.0F;
   return lt_.matmul(handle_, operation_, &one, weight, weight_, x, plan.x, &zero, out, plan.out,
@@ -202,6 +229,8 @@ bool CublasGemm::results_of(const Plan& plan, const GemmTuning& tuning,
 
 float CublasGemm::time(const Plan& plan, const GemmTuning& tuning) const {
   return microseconds_of(tuning.stream, [&](size_t turn) {
+    // As in a step, where a small kernel comes before.
+    fill_value(static_cast<float*>(tuning.out), 1, 0.0F, tuning.stream);
     CHECK_EQ(multiply(plan, tuning.x, tuning.weights[turn % tuning.weights.size()], tuning.out,
                       tuning.stream),
              CUBLAS_STATUS_SUCCESS);
@@ -237,7 +266,8 @@ Result<> CublasGemm::make_reference(int32_t max_rows, const GemmTuning& tuning) 
   ASSIGN_OR_RETURN(const std::vector<Plan> plans,
                    candidates(std::min(kReferenceRows, padded_rows(max_rows)), kMostCandidates));
   for (const Plan& plan : plans) {
-    if (reference_.empty() && !results_of(plan, tuning, reference_)) reference_.clear();
+    if (reference_.empty() && !plan.own && !results_of(plan, tuning, reference_))
+      reference_.clear();
   }
   if (!reference_.empty()) return Ok{};
   return Error(ErrorCode::kUnsupported, "cuBLASLt has no algorithm for a {} x {} weight",
@@ -265,18 +295,21 @@ Result<> CublasGemm::tune(std::span<const int32_t> counts, const GemmTuning& tun
 }
 
 std::string CublasGemm::subject() const {
-  return fmt::format("product {} x {}, {}, pieces {}", shape_.outputs, shape_.columns,
-                     shape_.f32_out ? "f32" : "f16", shape_.pieces);
+  return fmt::format("product {} x {}, {}, pieces {}, kernel {}", shape_.outputs, shape_.columns,
+                     shape_.f32_out ? "f32" : "f16", shape_.pieces, kFewRowsVersion);
 }
 
-// Words: rows that run, nanoseconds, the algorithm, which its library can take back as it is.
+// Words: rows that run, nanoseconds, and the algorithm, which its library can take back as it is;
+// none for the own kernel.
 void CublasGemm::keep(TuningStore& store) const {
   std::vector<TunedRows> kept;
   for (const auto& [count, plan] : plans_) {
     TunedRows tuned{
         count,
         {static_cast<uint64_t>(plan.rows), static_cast<uint64_t>(plan.microseconds * 1000.0F)}};
-    tuned.choice.insert(tuned.choice.end(), std::begin(plan.algo.data), std::end(plan.algo.data));
+    if (!plan.own) {
+      tuned.choice.insert(tuned.choice.end(), std::begin(plan.algo.data), std::end(plan.algo.data));
+    }
     kept.push_back(std::move(tuned));
   }
   store.keep(subject(), kept);
@@ -288,15 +321,19 @@ Result<bool> CublasGemm::recall(std::span<const int32_t> counts, std::span<const
   plans_.clear();
   for (size_t i = 0; i < counts.size(); ++i) {
     const std::vector<uint64_t>& words = kept[i].choice;
+    constexpr size_t kWords = 2;  // besides the algorithm
     cublasLtMatmulAlgo_t algo = {};
-    if (kept[i].rows != counts[i] || words.size() != 2 + std::size(algo.data)) return false;
+    if (kept[i].rows != counts[i] ||
+        (words.size() != kWords && words.size() != kWords + std::size(algo.data)))
+      return false;
     const auto runs = static_cast<int32_t>(std::min<uint64_t>(words[0], INT32_MAX));
     if (runs < counts[i] || !std::binary_search(counts.begin(), counts.end(), runs)) return false;
-    std::copy(words.begin() + 2, words.end(), std::begin(algo.data));
+    std::copy(words.begin() + kWords, words.end(), std::begin(algo.data));
     ASSIGN_OR_RETURN(Plan plan, layouts_for(runs));
+    plan.own = words.size() == kWords;
     plan.algo = algo;
     plan.microseconds = static_cast<float>(words[1]) / 1000.0F;
-    if (splits(algo) || !runs_here(plan) || !has_the_bits(plan, tuning)) return false;
+    if (!runs_here(plan) || !has_the_bits(plan, tuning)) return false;
     plans_.emplace_back(counts[i], plan);
   }
   return true;
@@ -321,7 +358,7 @@ std::string CublasGemm::summary() const {
       fmt::format("{} x {}{}", shape_.outputs, shape_.columns, recalled_ ? " as it was kept" : "");
   for (const auto& [rows, plan] : plans_) {
     if (rows <= kSmallRows || rows == plans_.back().first)
-      text += fmt::format(", {}: {:.1f} us", rows, plan.microseconds);
+      text += fmt::format(", {}: {:.1f} us{}", rows, plan.microseconds, plan.own ? " own" : "");
   }
   return text;
 }

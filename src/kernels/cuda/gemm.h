@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products by cuBLASLt, whose rows have the same bits whatever their number.
+// Matrix products by cuBLASLt, or for few rows by an own kernel (gemm_few_rows.h). Rows have the
+// same bits whatever their number.
 //
 // Split-K by the library is banned: it would sum a row's products in an order that depends on the
 // number of rows. A long K is cut into a fixed number of pieces instead, a constant of the weight's
 // shape; each piece gives its own f32 result, and whoever reads them adds them in order. Of the
-// algorithms that the library offers, only those count that give the bits of a reference one, as
-// prepare() measures; of these the fastest on this GPU is taken, for each number of rows. What was
-// taken is kept for the next start, which compares the bits again but has nothing to time.
+// algorithms that there are, only those count that give the bits of a reference one, as prepare()
+// measures; of these the fastest on this GPU after a small kernel, as in a step, is taken, for each
+// number of rows. What was taken is kept for the next start, which compares the bits again but has
+// nothing to time.
 //
 // The library is opened at run time, so that the program starts without it. One engine thread.
 #pragma once

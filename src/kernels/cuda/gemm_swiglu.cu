@@ -214,43 +214,15 @@ __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThread
   sync_cluster();  // copies of the other block come here until it has all
 }
 
-// Of a matrix of f16, lines of 128 bytes with their swizzle.
-CUtensorMap map_of(const Float16* data, int64_t rows, int64_t columns, int box_rows) {
-  static const auto encode = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found = {};
-    check_device(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                  cudaEnableDefault, &found),
-                 "looking for cuTensorMapEncodeTiled");
-    CHECK(found == cudaDriverEntryPointSuccess);
-    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
-  }();
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(columns) * sizeof(Float16)};
-  const cuuint32_t box[] = {kBoxColumns, static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[] = {1, 1};
-  CUtensorMap map;
-  CHECK_EQ(encode(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<Float16*>(data), sizes,
-                  strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
-           CUDA_SUCCESS);
-  return map;
-}
-
-// Whether this GPU runs the code for sm_90a; if so, how many multiprocessors it has.
+// 0 where the kernel can't run.
 int multiprocessors() {
   static const int result = [] {
-    cudaFuncAttributes attributes = {};
-    check_device(cudaFuncGetAttributes(&attributes, swiglu_gemm_kernel), "a kernel's attributes");
-    if (attributes.ptxVersion != 90 || attributes.binaryVersion != 90) return 0;
-    check_device(cudaFuncSetAttribute(swiglu_gemm_kernel,
-                                      cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
-                 "a kernel's shared memory");
-    int device = 0;
-    int count = 0;
-    check_device(cudaGetDevice(&device), "asking for the device");
-    check_device(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-                 "asking for multiprocessors");
+    const int count = multiprocessors_with_code(reinterpret_cast<const void*>(swiglu_gemm_kernel));
+    if (count > 0) {
+      check_device(cudaFuncSetAttribute(swiglu_gemm_kernel,
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
+                   "a kernel's shared memory");
+    }
     return count;
   }();
   return result;
@@ -264,9 +236,9 @@ bool swiglu_gemm_supports(int64_t inner, int64_t columns) {
 
 void swiglu_gemm(const SwigluGemmArgs& args, Stream stream) {
   CHECK(swiglu_gemm_supports(args.inner, args.columns) && args.rows <= args.room);
-  const Maps maps = {map_of(args.x, args.room, args.columns, kRows),
-                     map_of(args.weight, 2 * args.inner, args.columns, kOutputs),
-                     map_of(args.out, args.room, args.inner, kGroupRows)};
+  const Maps maps = {box_map(args.x, args.room, args.columns, kRows),
+                     box_map(args.weight, 2 * args.inner, args.columns, kOutputs),
+                     box_map(args.out, args.room, args.inner, kGroupRows)};
   constexpr int kClusterRows = kClusterBlocks * kRows;
   const Sizes sizes = {static_cast<int>(args.inner), static_cast<int>(args.columns / kDepth),
                        (args.rows + kClusterRows - 1) / kClusterRows,

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "kernels/cuda/gated_product.h"
+#include "kernels/cuda/gemm_few_rows.h"
 #include "kernels/cuda/gemm_swiglu.h"
 #include "kernels/cuda/row_kernels.h"
 #include "kernels/cuda/test_device.h"
@@ -207,6 +208,114 @@ TEST(CudaProducts, TheOneKernelHasTheBitsOfTheTwo) {
     const auto one = out.values();
     EXPECT_TRUE(same_bits(two.data(), one.data(), static_cast<size_t>(rows * inner)))
         << inner << " x " << columns << ", " << rows << " rows";
+  }
+}
+
+// The kernel for few rows by itself, against the library's product of many.
+void expect_the_bits_of_many(const GemmShape& shape) {
+  constexpr int32_t kMany = 256;
+  const FewRowsShape few = {
+      .outputs = shape.outputs,
+      .columns = shape.columns,
+      .pieces = shape.pieces,
+      .result = shape.f32_out ? FewRowsResult::kFloat : FewRowsResult::kFloat16};
+  if (!few_rows_gemm_supports(few)) GTEST_SKIP() << "not on this GPU";
+  const auto columns = static_cast<size_t>(shape.columns);
+  const auto outputs = static_cast<size_t>(shape.outputs);
+  const size_t element = shape.f32_out ? 4 : 2;
+  GemmShape many = shape;
+  many.piece_stride = kMany * shape.outputs;
+  const size_t piece_bytes = kMany * outputs * element;
+  const auto pieces = static_cast<size_t>(shape.pieces);
+  DeviceArray<Float16> weight(outputs * columns);
+  DeviceArray<Float16> x(kMany * columns);
+  DeviceArray<std::byte> out(pieces * piece_bytes);
+  fill_random(weight.data(), shape.outputs * shape.columns, 1, 0.03F, RandomValues::kOfFloat16,
+              nullptr);
+  fill_random(x.data(), kMany * shape.columns, 2, 1.0F, RandomValues::kOfFloat16, nullptr);
+  auto library = GemmLibrary::open();
+  ASSERT_TRUE(library.ok()) << library.error().message();
+  const Float16* weights[] = {weight.data()};
+  auto gemm = (*library)->prepare(
+      many, kMany, {.weights = weights, .x = x.data(), .out = out.data(), .stream = nullptr});
+  ASSERT_TRUE(gemm.ok()) << gemm.error().message();
+  std::printf("%s\n", (*gemm)->summary().c_str());
+  (*gemm)->run(x.data(), weight.data(), out.data(), kMany, nullptr);
+  const auto wanted = out.values();
+  for (const int32_t rows : {1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 41, 48}) {
+    EXPECT_EQ(cudaMemset(out.data(), 0xFF, pieces * piece_bytes), cudaSuccess);
+    // Twice in a row, so that one reads ahead while the other runs.
+    for (int i = 0; i < 2; ++i) {
+      few_rows_gemm({few, x.data(), weight.data(), out.data(), rows, many.piece_stride}, nullptr);
+    }
+    const auto got = out.values();
+    for (size_t piece = 0; piece < pieces; ++piece) {
+      const std::byte* at = got.data() + piece * piece_bytes;
+      const size_t bytes = static_cast<size_t>(rows) * outputs * element;
+      EXPECT_TRUE(same_bits(wanted.data() + piece * piece_bytes, at, bytes))
+          << shape.outputs << " x " << shape.columns << ", " << rows << " rows, piece " << piece;
+      EXPECT_EQ(std::count(at + bytes, at + piece_bytes, std::byte{0xFF}),
+                static_cast<std::ptrdiff_t>(piece_bytes - bytes))
+          << "rows that there are not were written";
+    }
+  }
+}
+
+// Each number of rows and cut of the outputs.
+TEST(CudaProducts, FewRowsHaveTheBitsOfMany) {
+  for (const GemmShape shape :
+       {GemmShape{.outputs = 6144, .columns = 4096},
+        GemmShape{.outputs = 4096, .columns = 4096, .f32_out = true},
+        GemmShape{.outputs = 4096, .columns = 14336, .pieces = 2, .f32_out = true},
+        GemmShape{.outputs = 28672, .columns = 4096},
+        GemmShape{.outputs = 128256, .columns = 4096, .f32_out = true},
+        GemmShape{.outputs = 49160, .columns = 576, .f32_out = true}})
+    expect_the_bits_of_many(shape);
+}
+
+TEST(CudaProducts, FewRowsOfSmallWeightsHaveTheBitsOfMany) {
+  for (const GemmShape shape :
+       {GemmShape{.outputs = 960, .columns = 576}, GemmShape{.outputs = 128, .columns = 64},
+        GemmShape{.outputs = 24, .columns = 192, .f32_out = true},
+        GemmShape{.outputs = 256, .columns = 2048, .pieces = 2, .f32_out = true}})
+    expect_the_bits_of_many(shape);
+}
+
+TEST(CudaProducts, FewRowsWithSwigluHaveTheBitsOfTheTwo) {
+  struct Case {
+    int64_t inner;
+    int64_t columns;
+  };
+  constexpr int32_t kRoom = 64;
+  for (const auto& [inner, columns] :
+       {Case{14336, 4096}, Case{1536, 576}, Case{128, 64}, Case{24, 128}, Case{8192, 2048}}) {
+    const FewRowsShape few = {
+        .outputs = 2 * inner, .columns = columns, .result = FewRowsResult::kSwiglu};
+    if (!few_rows_gemm_supports(few)) GTEST_SKIP() << "not on this GPU";
+    const auto width = static_cast<size_t>(inner);
+    DeviceArray<Float16> weight(2 * width * static_cast<size_t>(columns));
+    DeviceArray<Float16> x(kRoom * static_cast<size_t>(columns));
+    DeviceArray<Float16> between(kRoom * 2 * width);
+    DeviceArray<Float16> out(kRoom * width);
+    fill_random(weight.data(), 2 * inner * columns, 1, 0.03F, RandomValues::kOfFloat16, nullptr);
+    fill_random(x.data(), kRoom * columns, 2, 1.0F, RandomValues::kOfFloat16, nullptr);
+    auto library = GemmLibrary::open();
+    ASSERT_TRUE(library.ok()) << library.error().message();
+    const Float16* weights[] = {weight.data()};
+    auto gemm = (*library)->prepare(
+        {.outputs = 2 * inner, .columns = columns}, kRoom,
+        {.weights = weights, .x = x.data(), .out = between.data(), .stream = nullptr});
+    ASSERT_TRUE(gemm.ok()) << gemm.error().message();
+    (*gemm)->run(x.data(), weight.data(), between.data(), kRoom, nullptr);
+    swiglu(between.data(), out.data(), kRoom, static_cast<int32_t>(inner), nullptr);
+    const auto two = out.values();
+    for (const int32_t rows : {1, 5, 8, 16, 30, 32, 48}) {
+      EXPECT_EQ(cudaMemset(out.data(), 0xFF, kRoom * width * 2), cudaSuccess);
+      few_rows_gemm({few, x.data(), weight.data(), out.data(), rows, 0}, nullptr);
+      const auto one = out.values();
+      EXPECT_TRUE(same_bits(two.data(), one.data(), static_cast<size_t>(rows) * width))
+          << inner << " x " << columns << ", " << rows << " rows";
+    }
   }
 }
 

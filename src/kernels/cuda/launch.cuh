@@ -10,8 +10,10 @@
 
 namespace puna::kernels::cuda {
 
-// Every thread of every kernel calls both, the first at once. As each kernel waits before it ends,
-// one that has finished implies that all before it have, whoever else was let in early.
+// Every thread of every kernel calls both. As each kernel waits before it ends, one that has
+// finished implies that all before it have, whoever else was let in early. Kernels that take little
+// of a multiprocessor let the next one start at once; those that fill it when they have waited, so
+// that no more than one kernel is there beside the one that runs.
 __device__ inline void let_next_kernel_start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();

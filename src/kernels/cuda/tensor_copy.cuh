@@ -9,11 +9,18 @@
 
 #include <cstdint>
 
+#include "base/numeric.h"
 #include "kernels/cuda/bulk_copy.cuh"
 
 namespace puna::kernels::cuda {
 
 constexpr int kBoxColumns = 64;  // of f16: the 128 bytes of a line
+
+// Of a matrix in boxes of so many rows. Host.
+CUtensorMap box_map(const Float16* data, int64_t rows, int64_t columns, int box_rows,
+                    CUtensorMapL2promotion promotion = CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
+// How many multiprocessors the GPU has; 0 if it does not run the kernel's code for sm_90a.
+int multiprocessors_with_code(const void* kernel);
 
 // The box whose first element is (row, column), into shared memory of this block; `barrier` counts
 // its bytes. What is outside of the matrix becomes zeros.
@@ -28,7 +35,19 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& from, int column
 #endif
 }
 
-// The same into the same place of every block of the cluster that `blocks` has a bit for, with the
+// The same by a policy of bulk_copy.cuh's.
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& from, int column, int row,
+                                uint32_t barrier, uint64_t policy) {
+#if PUNA_BULK_COPY
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "l"(&from), "r"(column), "r"(row), "r"(barrier), "l"(policy)
+      : "memory");
+#endif
+}
+
+// The first into the same place of every block of the cluster that `blocks` has a bit for, with the
 // barrier of each.
 __device__ inline void copy_box_to_blocks(uint32_t to, const CUtensorMap& from, int column, int row,
                                           uint32_t barrier, uint16_t blocks) {
