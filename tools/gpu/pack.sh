@@ -3,6 +3,8 @@
 # Builds the GPU tests and puna here and packs what they need on a machine with a GPU, which needs CUDA 13's
 # cuBLAS and nothing else: tools/gpu/pack.sh [FOLDER] (default: build/gpu), well under 64 MiB. Then, on that machine:
 #   FOLDER/run.sh            the tests, and "N passed, N failed"
+#   FOLDER/run.sh ptx        the own kernels' tests from the PTX of sm_80
+#   FOLDER/run.sh sanitize   small cases under compute-sanitizer
 #   FOLDER/run.sh bench      decode and prefill of Llama 3 8B's shape
 #   FOLDER/run.sh serve      the same model behind HTTP: first tokens, throughput, short chats
 #   FOLDER/run.sh compare    Puna, vLLM (bench/peers/vllm/pack.sh) and transformers on the same work, one table

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# On a machine with a GPU, in a folder made by pack.sh: the tests, `bench`, `serve` or `compare`. Tests end with one summary
-# line; their logs and that line are kept in $OUT (default: results).
+# On a machine with a GPU, in a folder made by pack.sh: the tests, `ptx` (the own kernels from sm_80's PTX), `sanitize`
+# (kernels of small cases under compute-sanitizer), `bench`, `serve` or `compare`. Tests end with one summary line; their
+# logs and that line are kept in $OUT (default: results).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit
 export LD_LIBRARY_PATH="$PWD/lib:${LD_LIBRARY_PATH:-}"
@@ -46,17 +47,43 @@ if [ "${1:-}" = compare ]; then
   exit
 fi
 passed=0 failed=0
-for test in ./*_test ./faults.sh; do
-  log="$results/$(basename "$test" .sh).log"
-  timeout 240 "$test" --gtest_color=no >"$log" 2>&1
+# run NAME COMMAND...: a program of tests
+run() {
+  local log="$results/$1.log" name="$1" status failures oks
+  shift
+  timeout 240 "$@" --gtest_color=no >"$log" 2>&1
   status=$?
   failures="$(grep -c '^\[  FAILED  \].* ms)$' "$log")"
   [ "$status" -eq 0 ] || [ "$failures" -gt 0 ] || failures=1  # it crashed
   oks="$(grep -c '^\[       OK \]' "$log")"
-  echo "$(basename "$test"): $oks passed, $failures failed, exit code $status"
+  echo "$name: $oks passed, $failures failed, exit code $status"
   [ "$failures" -eq 0 ] || grep -v -e '^\[ RUN' -e '^\[       OK \]' "$log" | tail -n 60
   passed=$((passed + oks))
   failed=$((failed + failures))
-done
+}
+# under_sanitizer NAME KERNELS TESTS TOOL...
+under_sanitizer() {
+  local name="$1" kernels="$2" tests="$3" tool
+  shift 3
+  for tool in "$@"; do
+    run "$name-$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 ${kernels:+--kernel-name "kns=$kernels"} \
+      ./cuda_kernels_test "--gtest_filter=$tests"
+  done
+}
+case "${1:-}" in
+  ptx)  # cuBLASLt has none
+    CUDA_FORCE_PTX_JIT=1 run ptx ./cuda_kernels_test '--gtest_filter=CudaAttention.*:CudaRows.*:CudaSampling.*'
+    ;;
+  sanitize)
+    under_sanitizer attention '' 'CudaAttention.ASmall*:CudaAttention.FewRows*' memcheck racecheck synccheck
+    under_sanitizer rows '' 'CudaRows.*' memcheck racecheck
+    # racecheck ends with an internal error on kernels that copy by tensor maps.
+    under_sanitizer few_rows few_rows 'CudaProducts.FewRowsOfSmall*' memcheck synccheck
+    under_sanitizer swiglu swiglu_gemm 'CudaProducts.TheOneKernel*' memcheck synccheck
+    ;;
+  *)
+    for test in ./*_test ./faults.sh; do run "$(basename "$test" .sh)" "$test"; done
+    ;;
+esac
 echo "$passed passed, $failed failed" | tee "$results/summary.txt"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
