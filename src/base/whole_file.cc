@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <system_error>
 
@@ -25,7 +27,9 @@ int write_all(int file, std::string_view text) {
 }  // namespace
 
 Result<> write_whole_file(const std::string& path, std::string_view text, mode_t mode) {
-  const std::string partial = path + ".partial";
+  // Of this call alone: others may write the same file at the same time.
+  static std::atomic<uint64_t> calls{0};
+  const std::string partial = fmt::format("{}.{}-{}.partial", path, ::getpid(), calls++);
   const int file = ::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
   int error = file < 0 ? errno : write_all(file, text);
   if (file >= 0 && ::close(file) != 0 && error == 0) error = errno;

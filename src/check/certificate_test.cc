@@ -2,16 +2,12 @@
 #include "check/certificate.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
-#include "base/whole_file.h"
 #include "check/signing_key.h"
 #include "check/weights_hash.h"
 
@@ -38,12 +34,6 @@ class Scratch {
  private:
   fs::path path_;
 };
-
-std::string read_text(const std::string& path) {
-  std::ostringstream text;
-  text << std::ifstream(path).rdbuf();
-  return text.str();
-}
 
 SigningKey test_key(std::string_view text = "sixteen bytes or more") {
   return SigningKey::from_text(text, "test").value();
@@ -153,26 +143,6 @@ TEST(SigningKey, SignsAsOthersDo) {
   // python: hmac.new(b"sixteen bytes or more", b"hello", "sha256").hexdigest()
   EXPECT_EQ(test_key(" sixteen bytes or more\n").sign("hello"),
             "a8298dc2056e44ef72e0c1f2adb947225338c071619e4ade7261c83fc67f20b0");
-}
-
-TEST(WholeFile, NothingIsLeftWhenTheDiskIsFull) {
-  const Scratch scratch;
-  const std::string path = scratch.file("report.html", "the old one");
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  rlimit before{};
-  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
-  const rlimit tight{.rlim_cur = 1000, .rlim_max = before.rlim_max};
-  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &tight), 0);
-  const auto full = write_whole_file(path, std::string(5000, 'x'));
-  setrlimit(RLIMIT_FSIZE, &before);
-  std::signal(SIGXFSZ, handler);
-  ASSERT_FALSE(full.ok());
-  EXPECT_NE(full.error().message().find(path), std::string::npos);
-  EXPECT_EQ(read_text(path), "the old one");
-  EXPECT_FALSE(fs::exists(path + ".partial"));
-  EXPECT_TRUE(write_whole_file(path, "new").ok());
-  EXPECT_EQ(read_text(path), "new");
-  EXPECT_FALSE(write_whole_file(scratch.path("none/report.html"), "x").ok());
 }
 
 TEST(WeightsHash, IsOverTheBytesOfAllFiles) {
