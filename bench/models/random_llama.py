@@ -7,8 +7,8 @@ the real weights can't be had.
 
 With --tokenizer-from the tokenizer and the vocabulary's size come from a real model, so the file can be
 served (--vocab adds unused tokens); without it there is no tokenizer, which is enough for `puna bench engine`.
-One tensor at a time is in memory. --repeat draws 4 million values and repeats them: a file of 16 GB is there in seconds, for measuring how it is
-read. Needs `pip install gguf numpy`; quantise the file with llama-quantize."""
+One tensor at a time is in memory. --repeat draws 4 million values and repeats them: a file of 16 GB is there in
+seconds, for measuring how it is read. Needs `pip install gguf numpy`; quantise the file with llama-quantize."""
 
 import argparse
 from dataclasses import dataclass
@@ -35,9 +35,7 @@ SHAPES = {
     "3b": Shape(28, 3072, 8192, 24, 8, 128, 128256, True),
     "8b": Shape(32, 4096, 14336, 32, 8, 128, 128256, False),
 }
-
-
-REPEATED = 1 << 22
+REPEATED = 1 << 22  # values
 
 
 def tensors(shape, vocab):
@@ -81,6 +79,8 @@ def copy_tokenizer(writer, path, vocab):
     """Copies every tokenizer key, with unused tokens up to `vocab`; returns the number of tokens."""
     fields = gguf.GGUFReader(path).fields
     tokens = len(fields["tokenizer.ggml.tokens"].contents())
+    if vocab and vocab < tokens:
+        raise SystemExit(f"--vocab {vocab}: {path} has {tokens} tokens")
     unused = range(tokens, vocab or tokens)
     more = {"tokens": [f"<unused{i}>" for i in unused], "scores": [0.0 for _ in unused],
             "token_type": [int(gguf.TokenType.UNUSED) for _ in unused]}

@@ -22,6 +22,7 @@
 #include "engine/cuda_step_layout.h"
 #include "engine/sampler.h"
 #include "formats/test_files.h"
+#include "kernels/cuda/gemm.h"
 #include "kv/block_id.h"
 
 namespace puna::engine {
@@ -64,7 +65,7 @@ std::vector<double> log_softmax(const float* logits, size_t count) {
 TEST(DecodeGrid, RowsGoWholeWhereThreadBlocksHaveEnoughOfThem) {
   const AttentionGrid grid = {.tile_rows = 64, .kv_heads = 8, .decode_blocks = 132};
   const auto whole = [&](size_t rows, int32_t chunks) {
-    return takes_whole_rows(std::vector<int32_t>(rows, chunks), grid);
+    return decode_way(std::vector<int32_t>(rows, chunks), grid) == DecodeWay::kWholeRows;
   };
   EXPECT_TRUE(whole(32, 29));   // 256 rows and heads for 132 blocks, two each
   EXPECT_TRUE(whole(16, 29));   // 128
@@ -78,9 +79,9 @@ TEST(DecodeGrid, RowsGoWholeWhereThreadBlocksHaveEnoughOfThem) {
   EXPECT_FALSE(may_go(DecodeWay::kWholeRows, 15, grid));
   std::vector<int32_t> mixed(256, 2);
   mixed[0] = 4;
-  EXPECT_TRUE(takes_whole_rows(mixed, grid));
+  EXPECT_EQ(decode_way(mixed, grid), DecodeWay::kWholeRows);
   mixed[0] = 40;
-  EXPECT_FALSE(takes_whole_rows(mixed, grid)) << "longer than what a block has in all";
+  EXPECT_EQ(decode_way(mixed, grid), DecodeWay::kChunks) << "longer than what a block has in all";
 }
 
 TEST(DecodeGrid, FewChunksAreThoseThatGoBesideEachOther) {
@@ -94,10 +95,28 @@ TEST(DecodeGrid, FewChunksAreThoseThatGoBesideEachOther) {
   EXPECT_EQ(way(16, 3), DecodeWay::kFewChunks);
   EXPECT_EQ(way(16, 4), DecodeWay::kChunks);
   EXPECT_EQ(way(64, 1), DecodeWay::kChunks);
+  const AttentionGrid even = {.kv_heads = 4, .decode_blocks = 132};  // 396 are 99 chunks
+  EXPECT_EQ(decode_way(std::vector<int32_t>{99}, even), DecodeWay::kFewChunks);
+  EXPECT_TRUE(may_go(DecodeWay::kFewChunks, 99, even));
+  EXPECT_EQ(way(49, 1), DecodeWay::kChunks) << "they run as 64 rows";
   EXPECT_EQ(way(32, 28), DecodeWay::kWholeRows);
   EXPECT_TRUE(may_go(DecodeWay::kFewChunks, 49, grid));
   EXPECT_FALSE(may_go(DecodeWay::kFewChunks, 50, grid));
   EXPECT_TRUE(may_go(DecodeWay::kChunks, 256, grid));
+}
+
+// Graphs are captured for the ways that their padded rows may go.
+TEST(DecodeGrid, EveryStepThatDecodesHasAGraph) {
+  for (const int32_t kv_heads : {1, 2, 3, 4, 8}) {
+    const AttentionGrid grid = {.tile_rows = 32, .kv_heads = kv_heads, .decode_blocks = 132};
+    for (int32_t rows = 1; rows <= 512; ++rows) {
+      for (const int32_t chunks : {1, 2, 3, 8, 32}) {
+        const auto way = decode_way(std::vector<int32_t>(static_cast<size_t>(rows), chunks), grid);
+        EXPECT_TRUE(may_go(way, kernels::cuda::padded_rows(rows), grid))
+            << rows << " rows of " << chunks << " chunks for " << kv_heads << " KV heads";
+      }
+    }
+  }
 }
 
 TEST(CudaTuning, TheNextStartTakesWhatTheFirstChose) {

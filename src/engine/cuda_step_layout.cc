@@ -40,8 +40,6 @@ constexpr int64_t kFewestChunks = cuda::kDecodeWarps;  // of a thread block
 // What it costs to merge chunks of other thread blocks, and that waves of chunks end unevenly.
 constexpr int64_t kSplitCostPercent = 108;
 
-}  // namespace
-
 bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid) {
   int64_t total = 0;
   for (const int32_t count : chunks) total += count;
@@ -61,13 +59,17 @@ bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid
   return 100 * most * blocks <= kSplitCostPercent * total;
 }
 
+}  // namespace
+
 DecodeWay decode_way(std::span<const int32_t> chunks, const AttentionGrid& grid) {
   if (takes_whole_rows(chunks, grid)) return DecodeWay::kWholeRows;
   int64_t total = 0;
   for (const int32_t count : chunks) total += count;
-  return total * grid.kv_heads <= int64_t{cuda::kFewWarps} * grid.decode_blocks
-             ? DecodeWay::kFewChunks
-             : DecodeWay::kChunks;
+  const bool few = total * grid.kv_heads <= int64_t{cuda::kFewWarps} * grid.decode_blocks;
+  // The graph is that of the padded rows.
+  const int32_t rows = cuda::padded_rows(static_cast<int32_t>(chunks.size()));
+  return few && may_go(DecodeWay::kFewChunks, rows, grid) ? DecodeWay::kFewChunks
+                                                          : DecodeWay::kChunks;
 }
 
 bool may_go(DecodeWay way, int32_t rows, const AttentionGrid& grid) {

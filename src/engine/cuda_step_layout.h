@@ -23,11 +23,10 @@ struct AttentionGrid {
   int32_t kv_heads = 1;       // that a decode row is taken for
   int32_t decode_blocks = 1;  // thread blocks that share decode rows
 };
-// Whether decode's thread blocks are better off with whole rows, dealt to and fro: they have chunks
-// to merge, enough of them and about as many each. `chunks` are the rows', falling.
-bool takes_whole_rows(std::span<const int32_t> chunks, const AttentionGrid& grid);
+// How rows with so many chunks, falling, go best: by whole rows, dealt to and fro, where thread
+// blocks have chunks to merge, enough of them and about as many each.
 kernels::cuda::DecodeWay decode_way(std::span<const int32_t> chunks, const AttentionGrid& grid);
-// Whether it can be that of so many rows.
+// Whether it can be the way of so many rows, padded: those that a graph is captured for.
 bool may_go(kernels::cuda::DecodeWay way, int32_t rows, const AttentionGrid& grid);
 
 class CudaStepLayout {

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/checked_math.h"
 #include "base/numeric.h"
 #include "formats/json_text.h"
 #include "formats/message_text.h"
@@ -61,8 +62,6 @@ bool has_shape(const SafetensorsTensor& tensor, std::initializer_list<int64_t> d
   return std::equal(tensor.dims.begin(), tensor.dims.end(), dims.begin(), dims.end(),
                     [](uint64_t a, int64_t b) { return b >= 0 && a == static_cast<uint64_t>(b); });
 }
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 std::string text_of(const json::object& object, std::string_view key) {
   const json::value* value = object.if_contains(key);

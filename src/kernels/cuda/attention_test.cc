@@ -14,9 +14,9 @@
 namespace puna::kernels::cuda {
 namespace {
 
-// A sequence with its keys and values in shuffled blocks; everything that is not its own is NaN.
 constexpr DecodeWay kWays[] = {DecodeWay::kChunks, DecodeWay::kFewChunks, DecodeWay::kWholeRows};
 
+// A sequence with its keys and values in shuffled blocks; everything that is not its own is NaN.
 class Case {
  public:
   Case(const AttentionShape& shape, int32_t positions, uint32_t seed)

@@ -5,9 +5,10 @@
 // have about as many.
 #include <algorithm>
 #include <array>
-#include <utility>
+#include <iterator>
 
 #include "base/check.h"
+#include "base/checked_math.h"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/gemm_few_rows.h"
 #include "kernels/cuda/launch.cuh"
@@ -311,7 +312,7 @@ __device__ inline void multiply_stages(const Sizes& sizes, const Shared& shared,
       load(first_half, weights, x, 0, lane);
     }
     multiply(sums, second_half);
-    arrive(empty);  // each thread for itself, which racecheck can follow
+    arrive(empty);  // each thread for itself
     if (!done.at_end_of_tile()) continue;
     int outputs[kGroups];
 #pragma unroll
@@ -406,8 +407,6 @@ int multiprocessors() {
   return result;
 }
 
-int rounded_up(int64_t value, int64_t unit) { return static_cast<int>((value + unit - 1) / unit); }
-
 // How many groups of outputs a tile has: the multiprocessor that has the most to read reads the
 // least.
 int groups_of_tile(int outputs, int pieces, int rows, bool gated) {
@@ -416,8 +415,8 @@ int groups_of_tile(int outputs, int pieces, int rows, bool gated) {
   int64_t least = 0;
   for (int groups = 1; groups <= 2 * kMostWarps / halves; ++groups) {
     if (!gated && groups > kMostWarps && groups % 2 != 0) continue;
-    const int tiles = pieces * rounded_up(outputs, groups * kGroupOutputs);
-    const int64_t waves = rounded_up(tiles, multiprocessors());
+    const int64_t tiles = pieces * ceil_div(outputs, groups * kGroupOutputs);
+    const int64_t waves = ceil_div(tiles, multiprocessors());
     const int64_t lines = waves * (halves * groups * kGroupOutputs + rows / 2);
     if (best != 0 && lines > least) continue;
     best = groups;
@@ -437,7 +436,7 @@ void few_rows_gemm(const FewRowsArgs& args, Stream stream) {
   CHECK(few_rows_gemm_supports(shape) && args.rows >= 1 && args.rows <= kMostFewRows);
   const bool gated = shape.result == FewRowsResult::kSwiglu;
   const auto* row_groups = std::lower_bound(std::begin(kRowGroups), std::end(kRowGroups),
-                                            rounded_up(args.rows, kGroupRows));
+                                            ceil_div(args.rows, kGroupRows));
   const int x_lines = *row_groups * kGroupRows;
   Sizes sizes = {};
   sizes.rows = args.rows;
@@ -446,7 +445,7 @@ void few_rows_gemm(const FewRowsArgs& args, Stream stream) {
   const bool two = gated || groups > kMostWarps;
   sizes.warps = two && !gated ? groups / 2 : groups;
   sizes.tile_outputs = groups * kGroupOutputs;
-  sizes.tiles_of_piece = rounded_up(sizes.outputs, sizes.tile_outputs);
+  sizes.tiles_of_piece = static_cast<int>(ceil_div(sizes.outputs, sizes.tile_outputs));
   sizes.tiles = shape.pieces * sizes.tiles_of_piece;
   sizes.weight_bytes = (gated ? 2 : 1) * groups * kGroupBytes;
   const int boxes = static_cast<int>(shape.columns / shape.pieces / kBoxColumns);
