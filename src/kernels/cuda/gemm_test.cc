@@ -281,6 +281,48 @@ TEST(CudaProducts, FewRowsOfSmallWeightsHaveTheBitsOfMany) {
     expect_the_bits_of_many(shape);
 }
 
+// The kernel starts before its input is there.
+TEST(CudaProducts, FewRowsWaitForTheirInput) {
+  constexpr int32_t kRows = 48;
+  constexpr int32_t kColumns = 4096;
+  const FewRowsShape shape = {
+      .outputs = kColumns, .columns = kColumns, .result = FewRowsResult::kFloat};
+  if (!few_rows_gemm_supports(shape)) GTEST_SKIP() << "not on this GPU";
+  std::mt19937 random(7);
+  DeviceArray<float> residual(normal_floats(size_t{kRows} * kColumns, random));
+  DeviceArray<float> norm_weight(std::vector<float>(kColumns, 1.0F));
+  DeviceArray<Float16> weight(size_t{kColumns} * kColumns);
+  DeviceArray<Float16> x(size_t{kRows} * kColumns);
+  DeviceArray<float> out(size_t{kRows} * kColumns);
+  fill_random(weight.data(), int64_t{kColumns} * kColumns, 1, 0.03F, RandomValues::kOfFloat16,
+              nullptr);
+  const auto make_input = [&] {
+    add_norm({.residual = residual.data(),
+              .pieces = nullptr,
+              .piece_stride = 0,
+              .parts = 0,
+              .row_index = nullptr,
+              .weight = norm_weight.data(),
+              .eps = 1e-5F,
+              .out = x.data(),
+              .rows = kRows,
+              .hidden = kColumns},
+             nullptr);
+  };
+  const auto multiply = [&] {
+    few_rows_gemm({shape, x.data(), weight.data(), out.data(), kRows, 0}, nullptr);
+  };
+  make_input();
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  multiply();
+  const auto wanted = out.values();
+  EXPECT_EQ(cudaMemset(x.data(), 0xFF, size_t{kRows} * kColumns * 2), cudaSuccess);
+  make_input();
+  multiply();
+  const auto got = out.values();
+  EXPECT_TRUE(same_bits(wanted.data(), got.data(), wanted.size()));
+}
+
 TEST(CudaProducts, FewRowsWithSwigluHaveTheBitsOfTheTwo) {
   struct Case {
     int64_t inner;
