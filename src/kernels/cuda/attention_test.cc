@@ -234,14 +234,19 @@ TEST(CudaAttention, BitsDependOnTheRowAlone) {
   }
 }
 
-// Rows too few for thread blocks of several warps.
+// Rows too few for thread blocks of several warps, with more chunks than are merged at once.
 TEST(CudaAttention, FewRowsHaveTheSameBits) {
-  const AttentionShape shape = {32, 8, 128};
-  Case test(shape, 1300, 13);
-  const auto decoded = test.decode(1297, 3, 132, 6, DecodeWay::kFewChunks);
-  test.expect_right(decoded, 1297, 3);
-  const auto prefilled = test.prefill(1297, 3, prefill_tile_rows(shape), 1);
-  EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()));
+  for (const AttentionShape& shape : {AttentionShape{32, 8, 128}, AttentionShape{4, 1, 64}}) {
+    const int32_t length = shape.num_heads > 8 ? 1300 : 4700;
+    Case test(shape, length, 13);
+    const auto prefilled = test.prefill(length - 3, 3, prefill_tile_rows(shape), 1);
+    for (const DecodeWay way : kWays) {
+      const auto decoded = test.decode(length - 3, 3, 132, 6, way);
+      test.expect_right(decoded, length - 3, 3);
+      EXPECT_TRUE(same_bits(decoded.data(), prefilled.data(), decoded.size()))
+          << length << ", way " << static_cast<int>(way);
+    }
+  }
 }
 
 TEST(CudaAttention, RefusesHeadsThatItHasNoKernelFor) {

@@ -12,6 +12,7 @@
 
 #include "base/numeric.h"
 #include "kernels/cuda/kv_layout.h"
+#include "kernels/cuda/row_kernels.h"
 
 namespace puna::kernels::cuda {
 
@@ -66,6 +67,44 @@ inline size_t placed_column(size_t cell, size_t column, size_t head_dim) {
                                    static_cast<int32_t>(head_dim / kUnit));
   return static_cast<size_t>(unit) * kUnit + column % kUnit;
 }
+
+// The same rows each time, by a kernel that lets the next one start at once and then takes far
+// longer than a kernel's start: who doesn't wait for it reads what was there before.
+class SlowRows {
+ public:
+  SlowRows(int32_t rows, int32_t columns)
+      : rows_(rows),
+        columns_(columns),
+        residual_(random_residual(static_cast<size_t>(rows) * static_cast<size_t>(columns))),
+        nothing_(static_cast<size_t>(rows) * static_cast<size_t>(columns), 0),
+        ones_(std::vector<float>(static_cast<size_t>(columns), 1.0F)) {}
+  void make(Float16* out) {
+    add_norm({.residual = residual_.data(),
+              .pieces = nothing_.data(),
+              .piece_stride = 0,
+              .parts = kParts,
+              .row_index = nullptr,
+              .weight = ones_.data(),
+              .eps = 1e-5F,
+              .out = out,
+              .rows = rows_,
+              .hidden = columns_},
+             nullptr);
+  }
+
+ private:
+  static constexpr int32_t kParts = 200;  // some tenths of a microsecond each
+  static std::vector<float> random_residual(size_t count) {
+    std::mt19937 random(7);
+    return normal_floats(count, random);
+  }
+
+  int32_t rows_;
+  int32_t columns_;
+  DeviceArray<float> residual_;
+  DeviceArray<float> nothing_;
+  DeviceArray<float> ones_;
+};
 
 template <typename T>
 bool same_bits(const T* a, const T* b, size_t count) {
