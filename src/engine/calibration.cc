@@ -128,13 +128,14 @@ class Calibration {
     }
   }
 
-  // All others decode at several widths, with and without a prompt beside them.
+  // All others decode at several widths, with and without a prompt beside them. As many begin in
+  // a step as a chunk of the long prompt had tokens.
   void short_sequences() {
     for (size_t round = 0; !ended(); ++round) {
       for (size_t i = 1; i < rows_.size() && !ended(); ++i) {
         rows_[i].tokens.clear();
         add(i, std::min(kShortPrompt, rows_[i].limit - 1));
-        if (i % 4 == 0) step();
+        if (batch_.num_tokens + kShortPrompt > largest_) step();
       }
       step();
       for (size_t width = rows_.size(); width > 1 && !ended(); width = (width + 1) / 2) {

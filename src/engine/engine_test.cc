@@ -304,20 +304,6 @@ TEST_F(EngineTest, WakesEachReaderOncePerStep) {
   run(engine);
 }
 
-TEST_F(EngineTest, CalibrationLearnsStepTimesWithinItsBudget) {
-  constexpr TimeNs kBudget = 300 * kNsPerMs;
-  Engine engine(config, backend, tokenizer, clock);
-  EXPECT_EQ(engine.quote(request(100, 10))->ttft_p50_s, 0.0) << "nothing is known yet";
-  engine.calibrate(kBudget);
-  EXPECT_LE(clock.now_ns(), kBudget + kBudget / 8) << "one step may begin just before the end";
-  EXPECT_GT(engine.quote(request(100, 10))->ttft_p50_s, 0.0);
-  for (uint64_t seed = 0; seed < 8; ++seed) submit(engine, request(100, 30, seed));
-  run(engine);
-  const auto steps = static_cast<double>(engine.stats().predicted_steps.value());
-  EXPECT_GT(steps, 30.0);
-  EXPECT_LT(engine.stats().step_time_error.sum() / steps, 0.02);
-}
-
 TEST_F(EngineTest, NothingIsQuotedBeforeStepTimesAreKnown) {
   Engine engine(config, backend, tokenizer, clock);
   const ChannelPtr channel = submit(engine, request(100, 3));
@@ -381,21 +367,6 @@ TEST_F(EngineTest, WhatWasQuotedStandsInTheFactsAndInAMetric) {
   const double ratio = static_cast<double>(facts.first_token_ns - facts.submitted_ns) /
                        static_cast<double>(facts.quoted_ttft_p95_ns);
   EXPECT_NEAR(engine.stats().ttft_over_quote.sum(), ratio, 1e-6);
-}
-
-TEST_F(EngineTest, CalibrationOfASlowMachineIsBoundedToo) {
-  NullBackendConfig slow = backend_config();
-  slow.step_ns = 150 * kNsPerMs;
-  slow.prefill_token_ns = 25 * kNsPerMs;
-  slow.limits.max_batch_tokens = 512;
-  config.prefill_chunk_tokens = 256;  // 6.5 s
-  NullBackend slow_backend(slow, &clock);
-  Engine engine(config, slow_backend, tokenizer, clock);
-  engine.calibrate(300 * kNsPerMs);
-  EXPECT_LE(clock.now_ns(), 3300 * kNsPerMs);
-  const Quote quote = *engine.quote(request(100, 10));
-  EXPECT_GT(quote.ttft_p50_s, 1.5) << "2.65 s of prompt";
-  EXPECT_LT(quote.ttft_p50_s, 4.0);
 }
 
 TEST_F(EngineTest, FactsAreInOrderOfTime) {
