@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds the GPU tests and puna here and packs what they need on a machine with a GPU, which needs CUDA 13's
-# cuBLAS and nothing else: tools/gpu/pack.sh [FOLDER] (default: build/gpu), well under 64 MiB. Then, on that machine:
+# cuBLAS and nothing else: tools/gpu/pack.sh [FOLDER] (default: build/gpu) makes that folder and FOLDER.tar.xz, of some MB.
+# Then, on that machine:
 #   FOLDER/run.sh            the tests, and "N passed, N failed"
 #   FOLDER/run.sh ptx        the own kernels' tests from the PTX of sm_80
 #   FOLDER/run.sh sanitize   small cases under compute-sanitizer
@@ -26,4 +27,6 @@ for program in build/dev-cuda/gpu/* build/dev-cuda/bin/puna; do
   ldd "$program" | awk '$3 ~ /lib(fmt|boost|spdlog)/ {print $3}'
 done | sort -u | xargs -r cp -L -t "$folder/lib"
 strip --strip-debug "$folder"/cuda_* "$folder/puna"
-du -sh "$folder"
+# Each program has the same kernels: a window over all of them finds that.
+tar -C "$(dirname "$folder")" -c "$(basename "$folder")" | xz --lzma2=preset=6,dict=192MiB >"$folder.tar.xz"
+du -sh "$folder" "$folder.tar.xz"
