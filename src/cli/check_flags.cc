@@ -72,6 +72,7 @@ void add_divergence_flags(CLI::App& app, DivergenceFlags& flags) {
 Result<> finish_check(const CheckFlags& flags) {
   if (!flags.verify.empty()) return Ok{};
   RETURN_IF_ERROR(finish_pair(flags.pair));
+  RETURN_IF_ERROR(check_gpu_flags(flags.pair.model));
   for (const std::string& name : flags.families) {
     if (check::family_named(name)) continue;
     std::string known;

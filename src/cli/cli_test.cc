@@ -213,6 +213,9 @@ TEST_F(CliTest, BadFlagsAreOneLineThatNamesTheFlag) {
   EXPECT_THAT(serve_error({"--model", "m", "--host-kv-memory", "1GiB"}),
               HasSubstr("--device cuda"));
   EXPECT_THAT(serve_error({"--model", "m", "--tuning-cache", "x"}), HasSubstr("--device cuda"));
+  const auto check = parse({"check", "base", "variant", "--tuning-cache", "x"});
+  ASSERT_FALSE(check.ok());
+  EXPECT_THAT(check.error().message(), HasSubstr("--device cuda"));
   EXPECT_THAT(serve_error({"--model", "m", "--tls-cert", "c.pem"}), HasSubstr("--tls-key"));
   EXPECT_THAT(serve_error({"--model", "m", "--max-num-batched-tokens", "8", "--max-num-seqs", "9"}),
               HasSubstr("--max-num-batched-tokens 8"));

@@ -20,6 +20,18 @@ void add_device(CLI::App& app, ModelFlags& flags) {
     return known ? std::string() : text + " is none of cpu, cuda and cuda:N";
   };
   app.add_option("--device", flags.device)->check(check);
+  app.add_option("--tuning-cache", flags.tuning_cache);
+}
+
+Result<> check_gpu_flags(const ModelFlags& flags) {
+  if (cuda_ordinal(flags.device)) return Ok{};
+  if (!flags.tuning_cache.empty()) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "--tuning-cache needs --device cuda: a CPU has nothing to tune");
+  }
+  if (flags.host_kv_memory.empty()) return Ok{};
+  return Error(ErrorCode::kInvalidArgument,
+               "--host-kv-memory needs --device cuda: on a CPU a paused request is computed again");
 }
 
 void add_kv_dtype(CLI::App& app, const std::string& name,

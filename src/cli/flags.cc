@@ -27,17 +27,6 @@ void add_random_weights(CLI::App& app, ModelFlags& flags) {
   app.add_option("--tokenizer", flags.tokenizer);
 }
 
-Result<> check_gpu_flags(const ModelFlags& flags) {
-  if (cuda_ordinal(flags.device)) return Ok{};
-  if (!flags.tuning_cache.empty()) {
-    return Error(ErrorCode::kInvalidArgument,
-                 "--tuning-cache needs --device cuda: a CPU has nothing to tune");
-  }
-  if (flags.host_kv_memory.empty()) return Ok{};
-  return Error(ErrorCode::kInvalidArgument,
-               "--host-kv-memory needs --device cuda: on a CPU a paused request is computed again");
-}
-
 Result<> check_source(const ModelFlags& flags) {
   RETURN_IF_ERROR(check_gpu_flags(flags));
   if (flags.random_weights.empty()) {
@@ -62,7 +51,6 @@ void add_model_flags(CLI::App& app, ModelFlags& flags) {
   app.add_option("--chat-template", flags.chat_template)
       ->check(CLI::IsMember({"llama3", "llama3.1", "llama3.2", "llama3.3", "chatml"}));
   add_device(app, flags);
-  app.add_option("--tuning-cache", flags.tuning_cache);
   add_compute_flags(app, flags);
   app.add_option("--memory-budget", flags.memory_budget);
   add_number<int32_t>(app, "--max-model-len", flags.max_model_len, 1, kMaxContext);
@@ -150,7 +138,6 @@ void add_bench_engine_flags(CLI::App& app, BenchEngineFlags& flags) {
   app.add_option("--batch", flags.batch)->delimiter(',')->check(in_range(1, kMaxSequences));
   add_number<int32_t>(app, "--chunk", flags.chunk, 1, kMaxContext);
   add_device(app, flags.model);
-  app.add_option("--tuning-cache", flags.model.tuning_cache);
   add_compute_flags(app, flags.model);
   app.add_option("--memory-budget", flags.model.memory_budget);
   app.add_flag("--json", flags.json);

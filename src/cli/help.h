@@ -243,7 +243,8 @@ Both answer the same seeded items. Exit code: 0 all pass, 3 all pass but a loss 
   --screen-kld X, --screen-same-top P   refuse by divergence alone (0.1 nats, 85 %); --no-screen
   --control-items N        base against base (60; 0: none); --batch N answers at once (32)
   --kv-dtype TYPE          auto, bf16, int8, f32: of the variant; --base-kv-dtype of the base
-  --activations, --threads, --isa, --device, --chat-template, --memory-budget   as for run
+  --activations, --threads, --isa, --device, --tuning-cache, --chat-template,
+  --memory-budget          as for run
 )";
 
 inline constexpr std::string_view kDivergenceHelp =

@@ -160,9 +160,8 @@ TEST(CudaAttention, PrefillWaitsForItsQueries) {
   DeviceArray<QueryTile> device_tiles(tiles);
   DeviceArray<Float16> queries(size_t{kRows} * kWidth);
   DeviceArray<Float16> out(size_t{kRows} * kWidth);
-  SlowRows maker(kRows, kWidth);
   prepare_attention();
-  const auto attend = [&] {
+  expect_it_waits_for(queries, kRows, kWidth, [&] {
     attention_prefill({.shape = kShape,
                        .queries = queries.data(),
                        .kv = kv.data(),
@@ -171,14 +170,7 @@ TEST(CudaAttention, PrefillWaitsForItsQueries) {
                        .scale = 0.1F},
                       device_tiles.data(), static_cast<int32_t>(tiles.size()), nullptr);
     return out.values();
-  };
-  maker.make(queries.data());
-  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  const auto wanted = attend();
-  EXPECT_EQ(cudaMemset(queries.data(), 0xFF, size_t{kRows} * kWidth * 2), cudaSuccess);
-  maker.make(queries.data());
-  const auto got = attend();
-  EXPECT_TRUE(same_bits(wanted.data(), got.data(), wanted.size()));
+  });
 }
 
 }  // namespace

@@ -219,20 +219,12 @@ TEST(CudaProducts, TheOneKernelWaitsForItsInput) {
   DeviceArray<Float16> weight(size_t{2} * kInner * kColumns);
   DeviceArray<Float16> x(size_t{kRows} * kColumns);
   DeviceArray<Float16> out(size_t{kRows} * kInner);
-  SlowRows input(kRows, kColumns);
   fill_random(weight.data(), int64_t{2} * kInner * kColumns, 1, 0.03F, RandomValues::kOfFloat16,
               nullptr);
-  const auto multiply = [&] {
+  expect_it_waits_for(x, kRows, kColumns, [&] {
     swiglu_gemm({x.data(), weight.data(), out.data(), kRows, kRows, kInner, kColumns}, nullptr);
     return out.values();
-  };
-  input.make(x.data());
-  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  const auto wanted = multiply();
-  EXPECT_EQ(cudaMemset(x.data(), 0xFF, size_t{kRows} * kColumns * 2), cudaSuccess);
-  input.make(x.data());
-  const auto got = multiply();
-  EXPECT_TRUE(same_bits(wanted.data(), got.data(), wanted.size()));
+  });
 }
 
 // The kernel for few rows by itself, against the library's product of many.
@@ -315,20 +307,12 @@ TEST(CudaProducts, FewRowsWaitForTheirInput) {
   DeviceArray<Float16> weight(size_t{kColumns} * kColumns);
   DeviceArray<Float16> x(size_t{kRows} * kColumns);
   DeviceArray<float> out(size_t{kRows} * kColumns);
-  SlowRows input(kRows, kColumns);
   fill_random(weight.data(), int64_t{kColumns} * kColumns, 1, 0.03F, RandomValues::kOfFloat16,
               nullptr);
-  const auto multiply = [&] {
+  expect_it_waits_for(x, kRows, kColumns, [&] {
     few_rows_gemm({shape, x.data(), weight.data(), out.data(), kRows, 0}, nullptr);
     return out.values();
-  };
-  input.make(x.data());
-  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  const auto wanted = multiply();
-  EXPECT_EQ(cudaMemset(x.data(), 0xFF, size_t{kRows} * kColumns * 2), cudaSuccess);
-  input.make(x.data());
-  const auto got = multiply();
-  EXPECT_TRUE(same_bits(wanted.data(), got.data(), wanted.size()));
+  });
 }
 
 TEST(CudaProducts, FewRowsWithSwigluHaveTheBitsOfTheTwo) {

@@ -68,6 +68,11 @@ inline size_t placed_column(size_t cell, size_t column, size_t head_dim) {
   return static_cast<size_t>(unit) * kUnit + column % kUnit;
 }
 
+template <typename T>
+bool same_bits(const T* a, const T* b, size_t count) {
+  return std::memcmp(a, b, count * sizeof(T)) == 0;
+}
+
 // The same rows each time, by a kernel that lets the next one start at once and then takes far
 // longer than a kernel's start: who doesn't wait for it reads what was there before.
 class SlowRows {
@@ -106,9 +111,18 @@ class SlowRows {
   DeviceArray<float> ones_;
 };
 
-template <typename T>
-bool same_bits(const T* a, const T* b, size_t count) {
-  return std::memcmp(a, b, count * sizeof(T)) == 0;
+// What `run` returns does not depend on whether the kernel that makes its input has ended.
+template <typename Run>
+void expect_it_waits_for(DeviceArray<Float16>& input, int32_t rows, int32_t columns, Run run) {
+  SlowRows maker(rows, columns);
+  maker.make(input.data());
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  const auto wanted = run();
+  const size_t count = static_cast<size_t>(rows) * static_cast<size_t>(columns);
+  EXPECT_EQ(cudaMemset(input.data(), 0xFF, count * sizeof(Float16)), cudaSuccess);
+  maker.make(input.data());
+  const auto got = run();
+  EXPECT_TRUE(same_bits(wanted.data(), got.data(), wanted.size()));
 }
 
 }  // namespace puna::kernels::cuda
