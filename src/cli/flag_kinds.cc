@@ -14,6 +14,22 @@ Result<> check_isa(const ModelFlags& flags) {
       flags.isa);
 }
 
+std::optional<int32_t> cuda_ordinal(std::string_view device) {
+  constexpr std::string_view kCuda = "cuda";
+  constexpr size_t kMostDigits = 2;
+  if (device == kCuda) return 0;
+  if (!device.starts_with(kCuda) || !device.substr(kCuda.size()).starts_with(':'))
+    return std::nullopt;
+  const std::string_view digits = device.substr(kCuda.size() + 1);
+  if (digits.empty() || digits.size() > kMostDigits) return std::nullopt;
+  int32_t ordinal = 0;
+  for (const char digit : digits) {
+    if (digit < '0' || digit > '9') return std::nullopt;
+    ordinal = ordinal * 10 + (digit - '0');
+  }
+  return ordinal;
+}
+
 void add_device(CLI::App& app, ModelFlags& flags) {
   const auto check = [](const std::string& text) {
     const bool known = text == "cpu" || cuda_ordinal(text);

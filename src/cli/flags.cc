@@ -12,6 +12,7 @@
 #include "cli/flag_kinds.h"
 #include "cli/help.h"
 #include "cli/keys_file.h"
+#include "cli/load_flags.h"
 #include "cli/version.h"
 #include "formats/known_specs.h"
 #include "plan/known_devices.h"
@@ -148,61 +149,6 @@ void add_bench_kernels_flags(CLI::App& app, BenchKernelsFlags& flags) {
   app.add_option("--device", flags.model.device)->check(CLI::IsMember({"cpu"}));
   add_compute_flags(app, flags.model);
   app.add_flag("--json", flags.json);
-}
-
-void add_bench_serve_flags(CLI::App& app, BenchServeFlags& flags) {
-  constexpr double kMaxMs = 1e8;
-  app.add_option("--url", flags.url);
-  app.add_option("--api-key", flags.api_key);
-  app.add_option("--model", flags.model);
-  app.add_option("--endpoint", flags.endpoint)->check(CLI::IsMember({"chat", "completions"}));
-  CLI::Option* rate = add_number<double>(app, "--rate", flags.rate, 1e-3, 1e6);
-  CLI::Option* bursts = app.add_option("--bursts", flags.bursts)->excludes(rate);
-  CLI::Option* trace = app.add_option("--trace", flags.trace)->excludes(rate)->excludes(bursts);
-  add_number<double>(app, "--duration", flags.duration_s, 1e-3, 1e7);
-  add_number<int64_t>(app, "--requests", flags.requests, 1, 5'000'000);
-  app.add_option("--prompt-tokens", flags.prompt_tokens);
-  app.add_option("--output-tokens", flags.output_tokens);
-  add_number<int32_t>(app, "--prompt-ids", flags.prompt_id_limit, 16, 1 << 24);
-  app.add_option("--tenant", flags.tenants)->allow_extra_args(false);
-  app.add_option("--tenants", flags.tenants_file);
-  app.add_option("--classes", flags.classes)->delimiter(',');
-  add_number<int32_t>(app, "--multi-turn", flags.turns, 1, 64);
-  add_number<int32_t>(app, "--shared-prefix", flags.shared_prefix, 0, 1 << 20);
-  app.add_option("--slo-ttft-ms", flags.slo_ttft_ms)->check(in_range(0.0, kMaxMs));
-  app.add_option("--slo-tpot-ms", flags.slo_tpot_ms)->check(in_range(0.0, kMaxMs));
-  app.add_option("--slo-e2e-ms", flags.slo_e2e_ms)->check(in_range(0.0, kMaxMs));
-  app.add_flag("--honour-retry-after", flags.honour_retry_after);
-  app.add_flag("--stop-at-eos", flags.stop_at_eos);
-  add_number<double>(app, "--timeout", flags.timeout_s, 1e-3, 1e6);
-  add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
-  app.add_option("--json", flags.json);
-  CLI::Option* html = app.add_option("--html", flags.html);
-  app.add_flag("--sweep", flags.sweep)->excludes(bursts)->excludes(trace)->excludes(html);
-}
-
-// "90", "90s", "10m", "2h" into seconds, as text.
-std::string duration_text(const std::string& text) {
-  constexpr double kMinute = 60;
-  double unit = 1;
-  if (text.ends_with('m')) unit = kMinute;
-  if (text.ends_with('h')) unit = kMinute * kMinute;
-  const bool named = unit > 1 || text.ends_with('s');
-  double number = 0;
-  if (!CLI::detail::lexical_cast(text.substr(0, text.size() - (named ? 1 : 0)), number))
-    return text;
-  return fmt::format("{}", number * unit);
-}
-
-void add_selftest_flags(CLI::App& app, SelftestFlags& flags) {
-  add_number<double>(app, "--chaos", flags.chaos_s, 1, 1e6)->transform(duration_text)->required();
-  CLI::Option* url = app.add_option("--url", flags.url);
-  CLI::Option* model = app.add_option("--model", flags.model)->excludes(url);
-  app.add_option("serve_flags", flags.serve_flags)->needs(model);
-  app.add_option("--api-key", flags.api_key);
-  add_number<int32_t>(app, "--pid", flags.pid, 2, INT32_MAX)->needs(url);
-  add_number<double>(app, "--rate", flags.rate, 1e-3, 1e4);
-  add_number<uint64_t>(app, "--seed", flags.seed, 0, UINT64_MAX);
 }
 
 void add_route_flags(CLI::App& app, RouteFlags& flags, std::string& config) {
@@ -470,22 +416,6 @@ struct Parser {
 };
 
 }  // namespace
-
-std::optional<int32_t> cuda_ordinal(std::string_view device) {
-  constexpr std::string_view kCuda = "cuda";
-  constexpr size_t kMostDigits = 2;
-  if (device == kCuda) return 0;
-  if (!device.starts_with(kCuda) || !device.substr(kCuda.size()).starts_with(':'))
-    return std::nullopt;
-  const std::string_view digits = device.substr(kCuda.size() + 1);
-  if (digits.empty() || digits.size() > kMostDigits) return std::nullopt;
-  int32_t ordinal = 0;
-  for (const char digit : digits) {
-    if (digit < '0' || digit > '9') return std::nullopt;
-    ordinal = ordinal * 10 + (digit - '0');
-  }
-  return ordinal;
-}
 
 Result<Command> parse_command(int argc, const char* const* argv) {
   if (argc < 2) return Command(Text{std::string(kMainHelp)});
