@@ -120,7 +120,7 @@ Result<Planned> plan_cpu(const PlanFlags& flags, Checkpoint& checkpoint) {
 Result<Planned> plan_gpu(const PlanFlags& flags, const Checkpoint& checkpoint) {
   const plan::KnownDevice& device = *plan::find_device(flags.model.device);
   if (flags.model.kv_dtype && *flags.model.kv_dtype != kernels::KvType::kBF16) {
-    return Error(ErrorCode::kInvalidArgument, "--kv-dtype {}: a GPU's KV pool is bf16",
+    return Error(ErrorCode::kInvalidArgument, "--kv-dtype {}: a GPU's KV pool is f16",
                  plan::kv_type_name(*flags.model.kv_dtype));
   }
   Planned planned;
@@ -175,7 +175,7 @@ void print_json(const PlanFlags& flags, const Planned& planned) {
       {"max_model_len", plan.max_model_len},
       {"max_num_seqs", plan.max_num_seqs},
       {"max_num_batched_tokens", plan.max_batch_tokens},
-      {"kv_dtype", plan::kv_type_name(plan.kv_type)},
+      {"kv_dtype", plan.kv_dtype()},
       {"kv_blocks", plan.num_blocks},
       {"kv_bytes_per_token", planned.kv_bytes_per_token},
       {"max_connections", plan.host.max_connections},

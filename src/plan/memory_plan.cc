@@ -37,7 +37,7 @@ std::string note_of(const MemoryPlan& plan, Owner owner) {
   const HostLimits& host = plan.host;
   switch (owner) {
     case Owner::kKvPool:
-      return fmt::format("{}: {} tokens in {} blocks, context {}", kv_type_name(plan.kv_type),
+      return fmt::format("{}: {} tokens in {} blocks, context {}", plan.kv_dtype(),
                          int64_t{plan.num_blocks} * kv::kBlockTokens, plan.num_blocks,
                          plan.max_model_len);
     case Owner::kHostKv:
@@ -72,6 +72,8 @@ std::string_view kv_type_name(kernels::KvType type) {
   }
   return "";
 }
+
+std::string_view MemoryPlan::kv_dtype() const { return on_device ? "f16" : kv_type_name(kv_type); }
 
 uint64_t MemoryPlan::fixed() const {
   uint64_t sum = 0;

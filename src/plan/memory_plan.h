@@ -61,6 +61,7 @@ struct MemoryPlan {
   uint64_t& of(Owner owner) { return bytes[index_of(owner)]; }
   uint64_t fixed() const;  // all but what grows with the number of KV blocks
   uint64_t total() const { return fixed() + of(Owner::kKvPool) + of(Owner::kKvIndex); }
+  std::string_view kv_dtype() const;  // on a device f16, whose size bf16 has too
   // Lines of at most 80 columns.
   std::string table() const;
 };

@@ -398,6 +398,8 @@ TEST(Shapes, AnEightBillionModelOnGpus) {
     ASSERT_TRUE(plan.ok()) << plan.error().message();
     EXPECT_NEAR(static_cast<double>(plan->of(Owner::kWeightsPacked)), 16.06e9, 0.05e9);
     EXPECT_EQ(plan->of(Owner::kConnections), 0U);  // the host's memory
+    EXPECT_THAT(plan->table(), HasSubstr("f16: "));
+    EXPECT_THAT(plan->table(), Not(HasSubstr("bf16: ")));
     const Capacity found = capacity(cost, spec.max_position, asked, *plan);
     EXPECT_GE(found.most_sequences, sequences - 10);  // of a GiB each
     EXPECT_LE(found.most_sequences, sequences + 10);

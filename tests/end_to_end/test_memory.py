@@ -212,6 +212,31 @@ def test_what_is_planned_is_what_is_taken(budget):
         assert wait_until(lambda: metric(server, "puna:allocs_after_seal_total") == 0)
 
 
+def test_a_pool_for_n_requests_runs_n_of_full_length():
+    """What is reserved for keys and values is what they take: the article's work in small, at its fullest step."""
+    sequences, length = 8, 256
+    with Puna("--max-model-len", length, "--max-num-seqs", sequences) as server:
+        assert ledger(server)["kv"]["tokens"] == sequences * length
+        seen = []  # (positions held, of those that there is room for; share of blocks held; requests that run)
+        done = threading.Event()
+
+        def watch():
+            while not done.is_set():
+                values = metrics(server)
+                seen.append(tuple(sum(values[name].values()) for name in
+                                  ("puna:tokens_in_flight", "vllm:kv_cache_usage_perc", "vllm:num_requests_running")))
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        load_fully(server, sequences, length // 2, length // 2)
+        done.set()
+        watcher.join()
+        positions, blocks, running = max(seen)
+        print(f"\nat the fullest: {running:.0f} requests, {positions:.0f} positions, {100 * blocks:.0f} % of blocks")
+        assert running == sequences
+        assert positions >= 0.88 * sequences * length  # not all began in one step
+        assert positions >= 0.93 * blocks * sequences * length  # a block of 16 is full but for the last one of each
+
+
 def test_the_step_loop_allocates_nothing():
     with Puna("--max-model-len", 1024, "--max-num-seqs", 4) as server:
         load_fully(server, 12, 200, 30)
