@@ -55,10 +55,10 @@ void add_choice(CLI::App& app, const std::string& name, T& value,
 
 // Checked when all is known, for PUNA_CPU goes to every sub-command before --isa may replace it.
 Result<> check_isa(const ModelFlags& flags);
-// CPU or one GPU, and where what a GPU was tuned to is kept; whether it is there is seen when the
-// model is loaded.
+// CPU or one GPU, and where what a GPU was tuned to is kept. Whether there is that GPU is seen when
+// the model is loaded.
 void add_device(CLI::App& app, ModelFlags& flags);
-// No flag that only a GPU has without one.
+// An error for flags of a GPU without one.
 Result<> check_gpu_flags(const ModelFlags& flags);
 // --kv-dtype, or another name for it.
 void add_kv_dtype(CLI::App& app, const std::string& name, std::optional<kernels::KvType>& kv_dtype);

@@ -26,8 +26,6 @@ namespace puna::cli {
 namespace {
 
 constexpr int kSignalPollMs = 20;
-// How long the engine learns step times before the server is ready (docs/decisions/009).
-constexpr TimeNs kCalibrationBudget = 100 * kNsPerMs;
 // What clients get to read the last of their answers when --drain-timeout is over.
 constexpr TimeNs kLastWritesNs = kNsPerSecond;
 
@@ -162,7 +160,7 @@ int wait_and_drain(Signals& signals, Engines engines, api::Server& server, int32
 Result<int> serve_until_signal(const ServeFlags& flags, Signals& signals, Engines engines,
                                const plan::HostLimits& limits, const api::ServedModel& served,
                                TimeNs started_ns) {
-  for (engine::Engine* engine : engines) engine->calibrate(kCalibrationBudget);
+  for (engine::Engine* engine : engines) engine->calibrate(engine::kCalibrationBudget);
   seal_allocations();
   for (engine::Engine* engine : engines) engine->start();
   ASSIGN_OR_RETURN(const std::unique_ptr<api::Server> server,

@@ -157,6 +157,9 @@ struct EngineStats {
 
 using ChannelPtr = std::shared_ptr<RequestChannel>;
 
+// How long a server's engine learns step times before it is ready (docs/decisions/009).
+inline constexpr TimeNs kCalibrationBudget = 100 * kNsPerMs;
+
 class Engine {
  public:
   // `backend`, `tokenizer` and `clock` outlive the engine.

@@ -28,5 +28,5 @@ for program in build/dev-cuda/gpu/* build/dev-cuda/bin/puna; do
 done | sort -u | xargs -r cp -L -t "$folder/lib"
 strip --strip-debug "$folder"/cuda_* "$folder/puna"
 # Each program has the same kernels: a window over all of them finds that.
-tar -C "$(dirname "$folder")" -c "$(basename "$folder")" | xz --lzma2=preset=6,dict=192MiB >"$folder.tar.xz"
+tar -C "$(dirname "$folder")" -c "$(basename "$folder")" | xz --lzma2=preset=6,dict=32MiB >"$folder.tar.xz"
 du -sh "$folder" "$folder.tar.xz"
